@@ -23,6 +23,7 @@ from flowhooks.operations.readiness import find_problems
 from flowhooks.operations.registration import register
 from flowhooks.plugins.from_settings import load
 from flowhooks.settings import database_url
+from flowhooks.working_folder import WorkingFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -91,7 +92,7 @@ class App:
         self.draining, self._credential_kinds = False, credential_kinds
         self._reload_listeners: list[Callable[[Settings], object]] = []
         self._stop, self._threads = threading.Event(), ThreadGroup()
-        process_environ = {**os.environ, **(environ or {})}  # copied before plugins are loaded, which may change it
+        saved, folder = {**os.environ, **(environ or {})}, WorkingFolder.current()  # plugins may change both
         with ExitStack() as on_error:
             self.lock = None if before_lock else acquire_lock(database_url(settings))
             on_error.callback(self._release_lock)
@@ -101,10 +102,9 @@ class App:
                 self.lock = acquire_lock(database_url(settings), HAND_OVER_TIMEOUT)
                 hit("restart.locked")
             on_loaded()
-            loaded = self.plugins.handlers
-            self.runs = frozenset(name for name in loaded if any(fnmatchcase(name, pattern) for pattern in run))
+            self.runs = frozenset(key for key in self.plugins.handlers if any(fnmatchcase(key, word) for word in run))
             base = self._base = composition.open_base(
-                settings, self.plugins, self.clock, kind=kind, runs=self.runs, cores=cores, environ=process_environ
+                settings, self.plugins, self.clock, kind=kind, runs=self.runs, cores=cores, environ=saved, folder=folder
             )
             self.ledger, self.runner, self.metrics = base.ledger, base.runner, base.metrics
             self.isolation, self.run_options, self.runtime = base.isolation, base.run_options, base.runtime

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.schema.schemas import Schemas
     from flowhooks.settings import Settings
+    from flowhooks.working_folder import WorkingFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ def open_base(
     runs: frozenset[str],
     cores: frozenset[int],
     environ: Mapping[str, str],
+    folder: WorkingFolder | None = None,
 ) -> Base:
     """Open the ledger, with the queue of its deliveries built before it and the runner after it.
 
@@ -104,6 +106,7 @@ def open_base(
         runs: ids of the loaded handlers whose deliveries this process runs, if the ledger is shared.
         cores: the CPU cores that handlers may use; empty: any.
         environ: the environment before plugins were loaded.
+        folder: the working folder before plugins were loaded; default: that of this process.
 
     Raises:
         SettingsError: the runner does not support this database, or is not installed; or a route of alerts names a
@@ -122,6 +125,7 @@ def open_base(
         settings,
         plugins,
         environ,
+        folder=folder,
         cores=cores,
         runs=lambda handler_id: handler_ids is None or handler_id in handler_ids,
         on_ended=metrics.process_ended,

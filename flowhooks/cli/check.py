@@ -57,7 +57,7 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
             settings,
             lambda: load_plugins(settings),
             jobs=lambda: procrastinate_schema_of(settings).check(database_url(settings)),
-            isolated=lambda plugins: check_isolation(settings, plugins, environ),
+            isolated=lambda plugins: check_isolation(settings, plugins, environ, settings_source.folder),
             readiness=lambda server: ask_readiness(server.admin),
             options=settings_source.arguments,
         )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
-from flowhooks.cli.working_folder import WorkingFolder
 from flowhooks.errors import SettingsError
 from flowhooks.settings import default_file, load, origin
 from flowhooks.text import escape_control
+from flowhooks.working_folder import WorkingFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

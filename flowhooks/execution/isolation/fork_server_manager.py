@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flowhooks.execution.isolation.config import ForkServerConfig
+    from flowhooks.working_folder import WorkingFolder
 
 READY_TIMEOUT: Final = 60.0
 """Seconds in which the fork server must have loaded its plugins."""
@@ -53,6 +54,7 @@ class ForkServerManager:
     Args:
         config: the configuration that is sent to the fork server.
         environ: the environment of the fork server.
+        folder: the working folder of the fork server; default: that of this process.
         on_ready: called in the manager's thread with the fork server's `ready` message, once it has loaded its plugins.
         on_failed: called with the reason when the fork server exits; `""` if it had been ready, so that the next one
             is likely to start.
@@ -65,6 +67,7 @@ class ForkServerManager:
         config: ForkServerConfig,
         *,
         environ: Mapping[str, str],
+        folder: WorkingFolder | None = None,
         on_ready: Callable[[Mapping[str, Any]], None],
         on_failed: Callable[[str], None],
         on_ended: Callable[[HandlerProcess], None],
@@ -72,6 +75,7 @@ class ForkServerManager:
     ) -> None:
         self._config = config
         self._redact = redact
+        self._folder = folder
         # prometheus-client would leave a file behind for each process that ever ran.
         self._environ = {name: value for name, value in environ.items() if name != SHARED_DIR_VARIABLE}
         self._on_ready, self._on_failed, self._on_ended = on_ready, on_failed, on_ended
@@ -231,6 +235,7 @@ class ForkServerManager:
             started = subprocess.Popen(  # noqa: S603 (starts flowhooks itself)
                 [sys.executable or sys.orig_argv[0], "-P", "-c", _COMMAND, *arguments],
                 env=self._environ,
+                cwd=None if self._folder is None else self._folder.path_if_left(),
                 pass_fds=[remote.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=writes,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flowhooks.execution.run_options import RunOptions
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings
+    from flowhooks.working_folder import WorkingFolder
 
 MAX_RUNS_PER_PROCESS: Final = 1_000
 """Deliveries after which a process is replaced, so that slow memory leaks are freed."""
@@ -57,6 +58,7 @@ class ProcessPool:
         options: run options of the isolated handlers, by handler id.
         config: the configuration of the fork server; it loads the same plugins as this process.
         environ: the environment of the processes.
+        folder: the working folder of the processes; default: that of this process.
         max_processes: maximum number of processes.
         on_ended: called with the reason when a process has ended: `"overdue"`, `"crashed"`, `"worn"` (replaced after
             many runs or memory growth), `"evicted"` (replaced by a process for another handler) or `"stopped"`.
@@ -71,6 +73,7 @@ class ProcessPool:
         *,
         config: ForkServerConfig,
         environ: Mapping[str, str],
+        folder: WorkingFolder | None = None,
         max_processes: int,
         on_ended: Callable[[str], None] = lambda _reason: None,
         redact: Callable[[str], str] = str,
@@ -95,6 +98,7 @@ class ProcessPool:
         self._manager = ForkServerManager(
             config,
             environ=environ,
+            folder=folder,
             on_ready=self._on_ready,
             on_failed=self._on_failed,
             on_ended=self._on_process_ended,
@@ -108,6 +112,7 @@ class ProcessPool:
         plugins: Plugins,
         environ: Mapping[str, str],
         *,
+        folder: WorkingFolder | None = None,
         cores: frozenset[int] = frozenset(),
         runs: Callable[[str], bool] = lambda _handler: True,
         on_ended: Callable[[str], None] = lambda _reason: None,
@@ -119,6 +124,7 @@ class ProcessPool:
             plugins: the loaded plugins. Plugins given as objects cannot be loaded in another process: their handlers
                 run in threads even if they are configured as isolated.
             environ: the environment before plugins were loaded, because plugins may change it.
+            folder: the working folder before plugins were loaded; default: that of this process.
             cores: the CPU cores that handlers may use; empty: any.
             runs: whether this process runs deliveries of a handler id; default: it runs all.
             on_ended: as for the class.
@@ -136,6 +142,7 @@ class ProcessPool:
             isolated,
             config=config,
             environ=environ,
+            folder=folder,
             max_processes=settings.runner.threads,
             on_ended=on_ended,
             redact=plugins.redact,
@@ -381,15 +388,18 @@ class ProcessPool:
         process.stream.close()
 
 
-def check_isolation(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> dict[str, str]:
+def check_isolation(
+    settings: Settings, plugins: Plugins, environ: Mapping[str, str], folder: WorkingFolder
+) -> dict[str, str]:
     """Start a fork server and map each isolated handler's id to the reason why it cannot run there; `""` if it can.
 
     Args:
         settings: the settings that the plugins were loaded with.
         plugins: the loaded plugins.
         environ: the environment before the plugins were loaded.
+        folder: the working folder before the plugins were loaded.
     """
-    pool = ProcessPool.from_settings(settings, plugins, environ)
+    pool = ProcessPool.from_settings(settings, plugins, environ, folder=folder)
     pool.start()
     try:
         return pool.unavailable() if pool.options else {}

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from flowhooks.cli.process import replacement
-from flowhooks.cli.working_folder import WorkingFolder
 from flowhooks.settings import Settings
+from flowhooks.working_folder import WorkingFolder
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from flowhooks.execution.isolation import ProcessPool, callers
 from flowhooks.model.delivery import Delivery
 from flowhooks.model.invocation import Invocation
 from flowhooks.settings import RunnerSettings, Settings
+from flowhooks.working_folder import WorkingFolder
 
 FOLDER = Path(__file__).parent / "plugins"
 PASSWORD = "correct horse battery staple"
@@ -34,8 +35,11 @@ class PoolHarness:
         environ = {**os.environ, "UNRULY_PASSWORD": PASSWORD}
         from flowhooks.plugins.from_settings import load
 
+        started_in = WorkingFolder.current()
         _, self.plugins = load(self.settings, environ=environ)
-        self.pool = ProcessPool.from_settings(self.settings, self.plugins, environ, on_ended=self.reasons.append)
+        self.pool = ProcessPool.from_settings(
+            self.settings, self.plugins, environ, folder=started_in, on_ended=self.reasons.append
+        )
         self.calls = callers(self.pool)
         self.pool.start()
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -407,6 +408,24 @@ def test_the_fork_server_is_started_again(make_pool_harness, logged, eventually)
     os.kill(ppid, signal.SIGKILL)
     eventually(lambda: [record for record in logged if record["event"] == "isolation_failed"])
     assert pool_harness.run("echo")["ppid"] != ppid
+
+
+def test_a_new_fork_server_is_in_the_folder_of_the_start(make_pool_harness, tmp_path, monkeypatch, logged, eventually):
+    """Isolated processes start in the folder of the start, although a handler has changed that of the server."""
+    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    start.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(start)
+    pool_harness = make_pool_harness()
+    ppid = pool_harness.run("echo")["ppid"]
+    monkeypatch.chdir(elsewhere)
+    os.kill(ppid, signal.SIGKILL)
+    eventually(lambda: [record for record in logged if record["event"] == "isolation_failed"])
+    assert Path(f"/proc/{pool_harness.run('echo')['pid']}/cwd").resolve() == start.resolve()
+    start.rename(tmp_path / "moved")
+    os.kill(pool_harness.run("echo")["ppid"], signal.SIGKILL)
+    failed = eventually(lambda: [record for record in logged if "was moved or removed" in record.get("why", "")])
+    assert failed[0]["why"] == f"it cannot be started: the folder of the start, {start}, was moved or removed"
 
 
 def test_a_default_timeout_for_sockets(make_pool_harness, logged, eventually):
