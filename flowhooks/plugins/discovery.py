@@ -110,12 +110,26 @@ def _installed(warnings: list[str]) -> list[EntryPoint]:
             continue
         if not ours:
             continue
+        if remains := _remains(distribution):
+            warnings.append(
+                printable_line(f"{remains} is left of a pip run that was interrupted, and is not used: remove it")
+            )
+            continue
         name = re.sub(r"[-_.]+", "-", _name(distribution)).lower()
         if name not in seen and _is_first(distribution, name, warnings):
             entry_points += ours
         if name:
             seen.add(name)
     return entry_points
+
+
+def _remains(distribution: metadata.Distribution) -> str:
+    """Return the metadata folder if pip has renamed it in order to remove it; otherwise `""`.
+
+    pip puts `~` first in the name, and ignores such folders. They remain if it is interrupted.
+    """
+    folder = getattr(distribution, "_path", None)  # there is no public name
+    return str(folder) if getattr(folder, "name", "").startswith("~") else ""
 
 
 def _is_first(distribution: metadata.Distribution, name: str, warnings: list[str]) -> bool:

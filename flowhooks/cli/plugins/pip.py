@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from flowhooks.cli import output
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,20 +57,25 @@ def run(*arguments: str, to_stderr: bool = False) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    return subprocess.run(command(*arguments), check=False, stdout=2 if to_stderr else None).returncode  # noqa: S603 (the operator gives the arguments)
+    return _run(*arguments, stdout=2 if to_stderr else None).returncode
 
 
 def uninstall(name: str) -> tuple[int, str]:
     """Uninstall a package; return pip's exit code and output."""
-    completed = subprocess.run(  # noqa: S603 (the name of an installed package)
-        command("uninstall", "--yes", name),
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    completed = _run("uninstall", "--yes", name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return completed.returncode, completed.stdout
+
+
+def _run(*arguments: str, **files: int | None) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command(*arguments), check=False, text=True, errors="replace", **files)  # type: ignore[call-overload,no-any-return]  # noqa: S603 (the operator gives the arguments)
+    except KeyboardInterrupt:
+        output.print_line(
+            "pip was interrupted: packages may be incomplete, or old and new at once. Install or uninstall them again; "
+            "`flowhooks check` names what is left.",
+            err=True,
+        )
+        raise
 
 
 def command(*arguments: str) -> list[str]:

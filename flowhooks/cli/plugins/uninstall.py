@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from flowhooks.cli.plugins.inspection import inspect_in_subprocess, plugins_name
 from flowhooks.cli.plugins.plans import UninstallPlan, plan_for_handlers, plan_for_plugin
 from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.operations.record_change import ChangeKind
-from flowhooks.plugins.metadata import find_package
+from flowhooks.plugins.discovery import discover
 from flowhooks.text import command_line
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def uninstall_command(
     inspection = inspect_in_subprocess(settings_source)
     if why := inspection["ledger"]["why"]:
         raise LedgerUnusable(f"the ledger cannot be read, and nothing was changed: {why}")
-    plan = _make_plan(name, handlers, inspection["plugins"])
+    plan = _make_plan(name, handlers, inspection["plugins"], inspection["warnings"])
     if not (yes or dry_run or sys.stdin.isatty()):
         raise click.UsageError(
             "There is no terminal to ask for confirmation: give --yes, or --dry-run to see what would be done."
@@ -91,9 +92,13 @@ _NOTHING_RETIRED: Final = {"handlers": (), "skipped": (), "waiting": 0, "unknown
 """Result of the operation if there are no handlers to retire."""
 
 
-def _make_plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, Any]]) -> UninstallPlan:
+def _make_plan(
+    name: str, handlers: Sequence[str], plugins: Sequence[dict[str, Any]], warnings: Sequence[str]
+) -> UninstallPlan:
     matching = plugins_named(name, plugins)
     if not matching:
+        for warning in warnings:
+            output.print_line(f"Note: {warning}", err=True)
         raise unknown_plugin(name, dict.fromkeys(plugin["name"] for plugin in plugins))
     if handlers:
         return plan_for_handlers(matching, handlers, plugins)
@@ -105,8 +110,9 @@ def _make_plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, A
 
 def _uninstall(name: str) -> None:
     code, pip_output = pip.uninstall(name)
-    if code or find_package(name) is not None:
-        # pip prints "not uninstalling" and returns exit code 0 for a package outside its environment.
+    importlib.invalidate_caches()
+    if code or any(plugin.distribution == name for plugin in discover(objects={}, entry_points=None, dirs=())[0]):
+        # pip returns exit code 0 for a package that is outside its environment, or that it does not find.
         for line in pip_output.splitlines():
             output.print_line(line, err=True)
         raise click.ClickException(

@@ -187,6 +187,20 @@ def test_the_remains_of_a_removed_copy_hide_no_plugin(site, monkeypatch):
     assert str(site.path) in warning
 
 
+@pytest.mark.parametrize("has_new_version", [True, False])
+def test_the_remains_of_an_interrupted_pip_run_are_no_plugin(has_new_version, site):
+    """A folder that pip has renamed in order to remove it is no package, as for pip; a warning names it."""
+    versions = {"~cme_leave-1.0.dist-info": "1.0"} | ({"acme_leave-2.0.dist-info": "2.0"} if has_new_version else {})
+    for folder, version in versions.items():
+        (site.path / folder).mkdir()
+        (site.path / folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: acme-leave\nVersion: {version}\n")
+        (site.path / folder / "entry_points.txt").write_text("[flowhooks]\nleave = acme_leave\n")
+    plugins, warnings = discover(objects={}, entry_points=None, dirs=())
+    assert [plugin.version for plugin in plugins if plugin.name == "leave"] == (["2.0"] if has_new_version else [])
+    (warning,) = (text for text in warnings if "~cme_leave" in text)
+    assert warning.startswith(f"{site.path / '~cme_leave-1.0.dist-info'} is left of a pip run that was interrupted")
+
+
 def test_two_plugins_with_the_same_name(site, good):
     """The second plugin of a name is quarantined, even if the first failed, and both origins are named."""
     site.install("twin", "raise ValueError")

@@ -360,6 +360,30 @@ def test_an_environment_without_pip(there, tmp_path):
     assert "-m ensurepip" in there.said
 
 
+def test_uninstall_of_the_remains_of_a_package(there):
+    """What an interrupted pip run has left is no plugin, so it is not reported as uninstalled."""
+    there.put()
+    (folder,) = there.packages.glob("acme_leave-*.dist-info")
+    remains = folder.rename(folder.with_name("~cme_leave-0.1.0.dist-info"))
+    try:
+        assert "Uninstalled" not in there.run("plugins", "uninstall", "leave", "--yes", code=2)
+        assert f"{remains} is left of a pip run that was interrupted" in " ".join(there.said.split())
+    finally:
+        remains.rename(folder)
+
+
+def test_an_uninstall_that_pip_does_not_know(there):
+    """If pip does not find a package, but its plugin is still there, the command fails."""
+    there.put()
+    (folder,) = there.packages.glob("acme_leave-*.dist-info")
+    renamed = folder.rename(folder.with_name("other_name-0.1.0.dist-info"))
+    try:
+        there.run("plugins", "uninstall", "leave", "--yes", code=1)
+        assert "pip did not uninstall acme-leave" in there.said
+    finally:
+        renamed.rename(folder)
+
+
 def test_uninstall_while_the_ledger_is_locked(there, ledger):
     """If the ledger is locked, the package is removed, its handlers stay known, and a repeat retires them."""
     there.put()

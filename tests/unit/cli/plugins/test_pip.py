@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import sysconfig
 
@@ -30,6 +31,18 @@ def test_an_externally_managed_environment_is_rejected(of_the_system):
     pip.check_available(["acme-leave", "--break-system-packages"])
     of_the_system.unlink()
     pip.check_available(["acme-leave"])
+
+
+def test_an_interrupted_pip_is_reported():
+    """Ctrl-C while pip runs is passed on, with a note that packages may be incomplete."""
+    interrupts = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    script = (
+        "import sys; from flowhooks.cli.plugins import pip; "
+        f"pip.command = lambda *_: [sys.executable, '-c', {interrupts!r}]; pip.uninstall('acme-leave')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "pip was interrupted: packages may be incomplete" in " ".join(done.stderr.split())
+    assert "KeyboardInterrupt" in done.stderr
 
 
 def test_a_virtual_environment_ignores_the_marker_of_its_base(of_the_system, monkeypatch):
