@@ -8,10 +8,10 @@ import structlog
 
 from flowhooks.execution.error_fingerprint import identify_error
 from flowhooks.execution.next_state import next_state
-from flowhooks.execution.outcomes import OutcomeBuilder
+from flowhooks.execution.outcomes import OutcomeBuilder, Raised
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.model.log_fields import delivery_log_fields
-from flowhooks.plugins.error_text import traceback_text
+from flowhooks.plugins.error_text import clear_tracebacks, traceback_text
 
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
@@ -80,6 +80,9 @@ class ResultBuilder:
             invocation.result_dropped = f"returned a value that cannot be stored ({type(error).__name__})"
             outcome = self._outcomes.build_without_details(answer, error, entered=invocation.entered)
             return outcome, self._build_result(attempt, outcome)
+        finally:
+            if isinstance(answer, Raised):
+                clear_tracebacks(answer.error)
 
     def _build_result(self, attempt: Attempt, outcome: Outcome) -> AttemptResult:
         claimed, delivery, now = attempt.claimed, attempt.delivery, self._clock.now()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _OURS: Final = frozenset({"flowhooks", "pluggy", "importlib", "contextlib", "functools", "inspect"})
 """Top-level modules whose frames are not part of the plugin: they only passed on the call."""
+_MAX_CAUSES: Final = 20
+"""Maximum length of a chain of exception causes whose tracebacks are removed."""
 _HEADING: Final = "Traceback (most recent call last):\n"
 _NO_DELAY: Final = (
     f"its seconds are not a number from 0 to {MAX_DELAY_SECONDS}, so it counts as any other exception; a subclass of "
@@ -86,6 +88,21 @@ def traceback_text(error: BaseException) -> str:
         )
         name = type(error).__qualname__
         return f"{_HEADING}{frames}{name}: (its traceback cannot be formatted: {type(worse).__name__})\n"
+
+
+def clear_tracebacks(error: BaseException) -> None:
+    """Remove the tracebacks of an exception and of its causes, once its text is known. No exception passes on.
+
+    A plugin may keep one exception object and raise it in each attempt. Each raise adds frames to its traceback, and
+    each frame keeps the event of its attempt.
+    """
+    cause: BaseException | None = error
+    with suppress(BaseException):  # reading an attribute of a plugin's class may run any code
+        for _ in range(_MAX_CAUSES):
+            if cause is None:
+                return
+            BaseException.with_traceback(cause, None)  # the class may have a method of this name
+            cause = cause.__cause__ or cause.__context__
 
 
 def _message(error: BaseException) -> str:

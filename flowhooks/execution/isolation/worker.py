@@ -23,6 +23,7 @@ from flowhooks.execution.result_encoding import EncodedResult, encode_result
 from flowhooks.model.delivery import Delivery
 from flowhooks.model.invocation import Invocation
 from flowhooks.plugins.default_hooks import call_handler
+from flowhooks.plugins.error_text import clear_tracebacks
 from flowhooks.text import to_storable
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ class _Worker:
                 encoded = encode_result(call_handler(handler, event, delivery), protocol.MAX_VALUE_CHARS)
         except BaseException as error:  # noqa: BLE001 (any exception, even SystemExit, is this attempt's outcome)
             self._memory.lift()
-            return {"raised": protocol.from_error(error, self._plugins.redact)}
+            fields = protocol.from_error(error, self._plugins.redact)
+            clear_tracebacks(error)
+            return {"raised": fields}
         finally:
             self._memory.lift()
         return _result_message(encoded)

@@ -312,6 +312,27 @@ def test_a_failure_is_logged_and_notified_without_secrets(paper, logged):
     }
 
 
+def test_the_traceback_of_one_exception_object_does_not_grow(paper):
+    """An exception that a module keeps and raises again, here as the cause of another one, keeps no earlier attempt."""
+    busy = LookupError("closed")
+
+    def fail(*_arguments):
+        try:
+            raise busy
+        except LookupError as error:
+            raise OSError("busy") from error
+
+    paper.sees = fail
+    dispatch = paper.dispatch()
+    for _ in range(20):
+        paper.claims, paper.settles = [ClaimedAttempt(event=paper.event, attempt=3, retry_base=0)], [True]
+        dispatch.execute(QUEUED)
+    results = [result for (result,) in paper.of("settle")]
+    assert "LookupError: closed" in results[0].traceback
+    assert {result.traceback for result in results} == {results[0].traceback}
+    assert busy.__traceback__ is None
+
+
 @pytest.mark.parametrize("given", [{"error": "s3cret"}, {"traceback": "s3cret"}])
 def test_a_secret_is_masked_in_the_error_and_the_traceback(paper, given):
     """A secret is masked in the error alone and in the traceback alone."""

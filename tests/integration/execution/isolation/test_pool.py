@@ -55,6 +55,17 @@ def test_a_process_is_reused_and_is_not_the_server(pool_harness):
     assert second["runs"] == first["runs"] + 1
 
 
+def test_the_traceback_of_one_exception_object_does_not_grow(pool_harness):
+    """An exception that a module keeps and raises again has in each attempt the traceback of this attempt."""
+    tracebacks = set()
+    for _ in range(5):
+        with pytest.raises(RetryAfter) as raised:
+            pool_harness.run("asks_again_with_one_object")
+        tracebacks.add(raised.value.__cause__.traceback)
+    (traceback,) = tracebacks
+    assert traceback.count("raise CLOSED") == 1
+
+
 def test_handlers_do_not_share_a_process(pool_harness):
     """A handler's state in its process reaches no other handler."""
     assert pool_harness.run("limits") == [0, 0]

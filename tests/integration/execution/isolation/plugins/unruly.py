@@ -64,6 +64,15 @@ def asks_again(event):
     raise RetryAfter(60, "the archive is closed")
 
 
+CLOSED = RetryAfter(60, "closed")
+
+
+@alone
+def asks_again_with_one_object(event):
+    """Raise one exception object in each attempt."""
+    raise CLOSED
+
+
 class Busy(RetryAfter):
     """An exception that does not call `RetryAfter.__init__`."""
 
