@@ -17,8 +17,8 @@ from flowhooks_audit import Audit, chain
 from flowhooks_audit.__main__ import main
 from flowhooks_audit.trail import Trail, TrailDamaged, index_path
 
-from flowhooks import Event, FlowhooksError, Reject, handler
-from flowhooks.testing import AppFactory, exactly_once
+from flowhooks import Delivery, Event, FlowhooksError, Reject, handler
+from flowhooks.testing import AppFactory, exactly_once, make_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -412,6 +412,18 @@ def test_each_kind_has_a_handler(file: Path) -> None:
         ("record_complete", "complete", True),
         ("record_cancel", "cancel", True),
     ]
+
+
+def test_a_relative_path_stays_where_it_was_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another plugin that changes the working folder later does not move the trail."""
+    monkeypatch.chdir(tmp_path)
+    audit = Audit()
+    audit.configure(settings={"file": "audit.jsonl"})
+    (tmp_path / "later").mkdir()
+    monkeypatch.chdir("later")
+    (record,) = audit.handlers()
+    record(make_event(flow_instance_id="1"), Delivery(id="d", event_id="e", handler="audit:record_complete", attempt=1))
+    assert (tmp_path / "audit.jsonl").read_bytes().count(b"\n") == 1
 
 
 @handler(process_key="leave")

@@ -246,8 +246,9 @@ def test_the_class_schema_reports_unsearchable_values() -> None:
     assert "/processDefinitionVersion: must be at least 1" in said
 
 
-def test_default_file_paths_without_a_settings_section() -> None:
-    """Without settings both files are in the server's working directory."""
+def test_default_file_paths_without_a_settings_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without settings both files are in the server's working directory, even if another plugin changes it later."""
+    monkeypatch.chdir(tmp_path)
     contracts.configure({})
-    assert str(contracts.archive.database) == "contracts.db"
-    assert str(contracts.outbox.file) == "contracts-outbox.txt"
+    assert contracts.archive.database == tmp_path / "contracts.db"
+    assert contracts.outbox.file == tmp_path / "contracts-outbox.txt"

@@ -117,6 +117,17 @@ def test_an_attempt_that_raises_is_measured(timings: Timings, file: Path) -> Non
     assert (line["outcome"], line["state"]) == ("rejected", "dead")
 
 
+def test_a_relative_path_stays_where_it_was_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another plugin that changes the working folder later does not move the file."""
+    monkeypatch.chdir(tmp_path)
+    made = Timings()
+    made.configure({"file": "timings.jsonl"})
+    (tmp_path / "later").mkdir()
+    monkeypatch.chdir("later")
+    made.event_accepted(EVENT, [])
+    assert len(lines(tmp_path / "timings.jsonl")) == 1
+
+
 def test_attempts_are_distinguished(timings: Timings, file: Path) -> None:
     """Each attempt gets its own time, once; the time of an attempt that was not measured is null."""
     made = manager(timings)

@@ -42,6 +42,14 @@ def test_the_function(database: Path) -> None:
     assert Register(database).flows() == [("4711", "K-1")]
 
 
+def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts from the working folder of the start, even if another plugin changes that later."""
+    monkeypatch.chdir(tmp_path)
+    plugin.configure({})
+    monkeypatch.chdir("/")
+    assert plugin.register.database.parent == tmp_path
+
+
 def test_no_business_key() -> None:
     """A flow without a business key is rejected, because a retry cannot fix that."""
     event = make_event(flow_instance_id="4711")

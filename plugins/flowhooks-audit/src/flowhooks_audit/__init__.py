@@ -108,7 +108,7 @@ class Audit:
         )
 
     def _open_trail(self, file: str) -> Trail:
-        path = Path(file)
+        path = Path(file).absolute()  # another plugin or a handler may change the working folder later
         if not path.parent.is_dir():
             raise ValueError(f"[plugins.audit] file: the folder {path.parent} does not exist; create it")
         if path.is_dir():

@@ -33,8 +33,9 @@ outbox = Outbox(Path(DEFAULTS["outbox"]))
 def configure(settings: Mapping[str, Any]) -> None:
     """Apply `[plugins.contracts]`, which flowhooks has validated against `settings.schema.json`."""
     paths = {**DEFAULTS, **settings}
-    archive.database = Path(paths["database"])
-    outbox.file = Path(paths["outbox"])
+    # Absolute, because another plugin or a handler may change the working folder later.
+    archive.database = Path(paths["database"]).absolute()
+    outbox.file = Path(paths["outbox"]).absolute()
 
 
 @hookimpl

@@ -48,7 +48,7 @@ class Timings:
         file = settings.get("file")
         if file is not None and (not isinstance(file, str) or not file):
             raise ValueError(f"[plugins.timings] file must be the path of a file, not {file!r}")
-        self._file = Path(file) if file else None
+        self._file = Path(file).absolute() if file else None  # another plugin may change the working folder later
 
     @hookimpl(wrapper=True)
     def run_handler(self, delivery: Delivery) -> Generator[None, Outcome, Outcome]:

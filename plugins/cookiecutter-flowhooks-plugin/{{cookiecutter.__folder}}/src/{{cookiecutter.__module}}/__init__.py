@@ -17,7 +17,8 @@ register = Register(Path(DATABASE))
 @hookimpl
 def configure(settings: Mapping[str, Any]) -> None:
     """Apply `[plugins.{{ cookiecutter.__plugin }}]`, which `schemas/settings.schema.json` has validated."""
-    register.database = Path(settings.get("database", DATABASE))
+    # Absolute, because another plugin or a handler may change the working folder later.
+    register.database = Path(settings.get("database", DATABASE)).absolute()
 
 
 @hookimpl
