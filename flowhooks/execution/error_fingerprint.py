@@ -56,7 +56,7 @@ def identify_error(handler: Handler, kind: OutcomeKind, error: str, traceback: s
     frame = _innermost_frame(handler, traceback)
     typed = _TYPED.match(error)
     # The module of a plugin file is called `flowhooks-file:` and the name of the file.
-    if typed is not None and re.search(rf"^[ |]*(?:\S+\.)?{re.escape(typed[1])}(?::|$)", traceback, re.MULTILINE):
+    if typed is not None and re.search(rf"^[ |]*+(?:\S+\.)?{re.escape(typed[1])}(?::|$)", traceback, re.MULTILINE):
         return identify(handler.id, typed[1], error[: typed.start(1)] + error[typed.end() :], frame)
     # Its line has no type, because its text is for operators.
     return identify(handler.id, _RETRY_AFTER if _RETRY_AFTER in traceback else FAILED, error, frame)

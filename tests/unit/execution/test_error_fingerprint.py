@@ -138,6 +138,13 @@ def test_parts_that_identify_an_error(load, name, expected):
     assert identity(module, name, raised(getattr(module, name), "A1"))._replace(handler="") == expected
 
 
+def test_a_long_line_of_bars_takes_no_long_time(load):
+    """A traceback may contain any text, such as a table of a library: each line is read once."""
+    made = handler(process_key="leave", name="plain")(load("one").plain)
+    traceback = f"{'|' * 200_000}\nrows.Refused: x\n"
+    assert identify_error(made, OutcomeKind.FAILED, "Refused: x", traceback).error_type == "Refused"
+
+
 def test_a_library_error_is_identified_by_the_frame_of_the_plugin(load):
     """The innermost frame of the plugin identifies an error that a library raised."""
     module = load("one")
