@@ -13,6 +13,7 @@ from flowhooks.cli.plugins import pip, text
 from flowhooks.cli.plugins.inspection import inspect_in_subprocess, query_subprocess
 from flowhooks.cli.restart import SIGNALS, replace_server
 from flowhooks.errors import FlowhooksError
+from flowhooks.hookspecs import PROJECT
 from flowhooks.ledger import database
 from flowhooks.operations.record_change import ChangeKind
 from flowhooks.settings import database_url
@@ -96,7 +97,8 @@ def install_command(
         record_change(settings, ChangeKind.INSTALL, changes)
     replaces = restart and result["server"] and not result["problems"]
     if not as_json:
-        _print_result(result, replaces=replaces, is_shared=is_shared)
+        unusable = [plugin["name"] for plugin in inspection["plugins"] if plugin["state"] == "quarantined"]
+        _print_result(result, replaces=replaces, is_shared=is_shared, unusable=unusable)
     why_not = UNKNOWN if restart and result["server"] is None else ""
     replaced, result["why_not_replaced"] = _replace_server(settings) if replaces else (None, why_not)
     result["replaced"] = replaced and replaced.to_json()
@@ -196,13 +198,17 @@ def _declarations(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(handler[name] for name in names) for handler in plugin["handlers"]]
 
 
-def _print_result(result: dict[str, Any], *, replaces: bool, is_shared: bool) -> None:
+def _print_result(result: dict[str, Any], *, replaces: bool, is_shared: bool, unusable: Sequence[str]) -> None:
     output.print_line()
     changed = any(result[word] for word in ("new", "changed", "gone"))
     if changed:
         _print_changes(result)
     else:
         output.print_line("No plugin is new or changed.")
+        output.print_line(
+            "A package whose plugin is missing in `flowhooks plugins list` has no entry point of the group "
+            f"`{PROJECT}`."
+        )
     if why := result["ledger"]["why"]:
         output.print_line(f"The waiting deliveries cannot be counted: {why}", err=True)
     for finding in result["problems"]:
@@ -216,6 +222,9 @@ def _print_result(result: dict[str, Any], *, replaces: bool, is_shared: bool) ->
         output.print_line("If a server is running, restart it to load the changes.")
     elif result["server"]:
         way = f"To refuse no callback, {SIGNALS}." if is_shared else "`flowhooks restart` refuses no callback."
+        if unusable:
+            what = "A replacement" if is_shared else "`flowhooks restart`"
+            way = f"{what} is refused until {' and '.join(unusable)} can be loaded."
         output.print_line(f"Restart the server to load the changes: it still runs with its old plugins. {way}")
     else:
         output.print_line("No server is running: the next server that starts loads the changes.")

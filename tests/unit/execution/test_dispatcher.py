@@ -921,10 +921,14 @@ def test_a_probe_that_returns_false_restarts_the_delivery(paper, probes):
 
 @pytest.mark.parametrize("answered", [None, 1, 0, "", "yes"])
 def test_a_probe_without_a_boolean_leaves_the_delivery_unknown(paper, probes, answered, logged):
-    """The delivery stays *unknown* until the next probe."""
+    """The delivery stays *unknown* until the next probe. Any other value than None is a mistake, which is logged."""
     assert len(probes(answered)) == 1
     assert paper.kinds() == ["read", "postpone"]
-    assert logged == []
+    kind = type(answered).__name__
+    whys = [f"its probe returned a value of type {kind} instead of True, False or None"] * (answered is not None)
+    assert [(entry["event"], entry["delivery"], entry["why"]) for entry in logged] == [
+        ("probe_failed", "d", why) for why in whys
+    ]
 
 
 def test_a_probe_that_raises_is_logged_without_secrets(paper, probes, logged):

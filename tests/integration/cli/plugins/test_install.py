@@ -115,7 +115,7 @@ class Environment:
         (folder / "acme_leave.py").write_text(PLUGIN)
         return folder
 
-    def wheel(self, version="0.1.0", source=PLUGIN):
+    def wheel(self, version="0.1.0", source=PLUGIN, entry_points="[flowhooks]\nleave = acme_leave\n"):
         """A wheel of the package, which is faster to install than a package that has to be built."""
         wheel = self.folder / f"acme_leave-{version}-py3-none-any.whl"
         info = f"acme_leave-{version}.dist-info"
@@ -123,7 +123,7 @@ class Environment:
             made.writestr("acme_leave.py", source)
             made.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: acme-leave\nVersion: {version}\n")
             made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-            made.writestr(f"{info}/entry_points.txt", "[flowhooks]\nleave = acme_leave\n")
+            made.writestr(f"{info}/entry_points.txt", entry_points)
             made.writestr(f"{info}/RECORD", "")
         return wheel
 
@@ -278,6 +278,14 @@ def test_an_unusable_plugin_is_installed_and_reported(there):
     assert "flowhooks plugins show leave" in text
 
 
+def test_a_package_without_an_entry_point(there):
+    """A package that has no plugin for flowhooks is installed, and the output names what it lacks."""
+    text = there.run("plugins", "install", there.wheel(entry_points=""), *PIP, **STARTED)
+    assert "No plugin is new or changed.\nA package whose plugin is missing in `flowhooks plugins list` has no" in text
+    assert text.endswith("has no entry point of the group `flowhooks`.\n")
+    assert there.plugin() is None
+
+
 def test_a_plugin_that_ends_the_checking_process_is_reported(there, ledger):
     """If a plugin ends the process that checks it, its package is reported as installed, and recorded."""
     there.run("plugins", "install", there.wheel(source="import os\nos._exit(0)\n"), *PIP, code=1)
@@ -318,7 +326,7 @@ def test_a_package_that_is_already_installed(there):
     there.put()
     text = there.run("plugins", "install", there.wheel(), *PIP, "--verbose")
     assert "already installed" in text
-    assert text.endswith("\n\nNo plugin is new or changed.\n")
+    assert "\n\nNo plugin is new or changed.\n" in text
 
 
 def test_a_package_that_pip_cannot_install(there):
@@ -521,6 +529,8 @@ def test_a_running_server_is_replaced(there, ledger):
         text = there.run("plugins", "install", "--restart", broken, *PIP, code=1)
         assert "problem: " in text
         assert "has replaced process" not in text
+        assert "refuses no callback" not in text
+        assert "`flowhooks restart` is refused until leave can be loaded." in text
         assert post(base, "still") == 200
 
 
