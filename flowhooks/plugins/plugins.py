@@ -242,8 +242,6 @@ class Plugins:
     def _notify(self, name: str, call: HookCaller, **arguments: object) -> BaseException | None:
         try:
             call(**arguments)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # noqa: BLE001 (also SystemExit: one plugin must not stop the others)
             _log.error("hook_failed", plugin=name, hook=call.name, traceback=self.redact(traceback_text(error)))
             return error
