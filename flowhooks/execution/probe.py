@@ -12,7 +12,8 @@ from flowhooks.ledger.deliveries import StateChange, apply_changes, defer_probe
 from flowhooks.ledger.delivery_settled import DeliverySettled
 from flowhooks.model.delivery import Delivery, State, Trigger
 from flowhooks.model.log_fields import delivery_log_fields
-from flowhooks.plugins.error_text import traceback_text
+from flowhooks.plugins.default_hooks import call_probe
+from flowhooks.plugins.error_text import clear_tracebacks, traceback_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,10 +77,11 @@ class Prober:
         delivery = Delivery(id=status.delivery_id, event_id=event.id, handler=handler.id, attempt=status.attempt)
         try:
             isolated = self._isolated.get(handler.id)
-            verdict = (isolated.probe if isolated else handler.probe)(event, delivery)
+            verdict = call_probe(isolated.probe if isolated else handler.probe, event, delivery)
         except BaseException as error:  # noqa: BLE001 (after any exception of a plugin the delivery stays unknown)
             traceback = self._plugins.redact(traceback_text(error))
             log.error("probe_failed", **delivery_log_fields(event, delivery), traceback=traceback)  # noqa: TRY400 (it is in the field)
+            clear_tracebacks(error)
             return
         if verdict is True:
             change = StateChange(

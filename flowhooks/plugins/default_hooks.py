@@ -11,6 +11,8 @@ from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind
 from flowhooks.model.invocation import Invocation, current_invocation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
 
@@ -43,3 +45,16 @@ def call_handler(handler: Handler, event: Event, delivery: Delivery) -> Any:
             value.close()
         raise HandlerError(f"it returned a {type(value).__name__}, whose code has not run; write a plain function")
     return value
+
+
+def call_probe(probe: Callable[[Event, Delivery], object], event: Event, delivery: Delivery) -> bool | None:
+    """Call a handler's probe and return its answer.
+
+    Raises:
+        TypeError: the answer is not True, False or None.
+        BaseException: raised by the probe.
+    """
+    answer: object = probe(event, delivery)
+    if answer is None or isinstance(answer, bool):
+        return answer
+    raise TypeError(f"the probe returned a {type(answer).__name__} instead of True, False or None")

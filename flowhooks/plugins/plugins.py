@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks import __version__
 from flowhooks.logger import get_logger
 from flowhooks.plugins.discovery import discover
-from flowhooks.plugins.error_text import error_to_line, traceback_text
+from flowhooks.plugins.error_text import clear_tracebacks, error_to_line, traceback_text
 from flowhooks.plugins.loading import Loader, PluginFilter, PluginInfo, PluginState
 from flowhooks.plugins.receivers import Receivers
 from flowhooks.plugins.registration import HOOKS
@@ -244,6 +244,7 @@ class Plugins:
             call(**arguments)
         except BaseException as error:  # noqa: BLE001 (also SystemExit: one plugin must not stop the others)
             _log.error("hook_failed", plugin=name, hook=call.name, traceback=self.redact(traceback_text(error)))
+            clear_tracebacks(error)
             return error
         return None
 

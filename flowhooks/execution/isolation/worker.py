@@ -22,7 +22,7 @@ from flowhooks.execution.isolation import log_forwarding, protocol
 from flowhooks.execution.result_encoding import EncodedResult, encode_result
 from flowhooks.model.delivery import Delivery
 from flowhooks.model.invocation import Invocation
-from flowhooks.plugins.default_hooks import call_handler
+from flowhooks.plugins.default_hooks import call_handler, call_probe
 from flowhooks.plugins.error_text import clear_tracebacks
 from flowhooks.text import to_storable
 
@@ -99,8 +99,7 @@ class _Worker:
             with invocation:
                 if request["probe"]:
                     # If the handler loaded here has no probe, reply None (not known); never call its function instead.
-                    value = handler.probe(event, delivery) if handler.probe else None
-                    return {"verdict": value if isinstance(value, bool) else None}
+                    return {"verdict": call_probe(handler.probe, event, delivery) if handler.probe else None}
                 # Within the memory limit: the value may have any size, its encoded text has not.
                 encoded = encode_result(call_handler(handler, event, delivery), protocol.MAX_VALUE_CHARS)
         except BaseException as error:  # noqa: BLE001 (any exception, even SystemExit, is this attempt's outcome)

@@ -315,12 +315,13 @@ def test_no_log_record_ends_an_attempt(pool_harness, logged):
 
 def test_a_probe_runs_in_a_process(pool_harness):
     """A probe runs with the same limits, and a crash ends only its own process."""
-    assert [pool_harness.probe("can_tell", done=done) for done in (True, False, None, "yes")] == [
+    assert [pool_harness.probe("can_tell", done=done) for done in (True, False, None)] == [
         True,
         False,
         None,
-        None,
     ]
+    with pytest.raises(HandlerRaised, match="TypeError: the probe returned a str instead of True, False or None"):
+        pool_harness.probe("can_tell", done="yes")
     with pytest.raises(HandlerLost, match="exited with code 9"):
         pool_harness.probe("cannot_be_asked")
 
