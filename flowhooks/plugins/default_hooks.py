@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +13,7 @@ from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind
 from flowhooks.model.invocation import Invocation, current_invocation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
@@ -39,12 +41,24 @@ def call_handler(handler: Handler, event: Event, delivery: Delivery) -> Any:
         HandlerError: the function returned a coroutine or generator, whose code has not run.
         BaseException: raised by the function.
     """
-    value = handler.function(event, delivery) if handler.takes_delivery else handler.function(event)
+    with _exiting_in_a_child():
+        value = handler.function(event, delivery) if handler.takes_delivery else handler.function(event)
     if isinstance(value, _NOT_RUN):
         if not isinstance(value, AsyncGeneratorType):
             value.close()
         raise HandlerError(f"it returned a {type(value).__name__}, whose code has not run; write a plain function")
     return value
+
+
+@contextmanager
+def _exiting_in_a_child() -> Iterator[None]:
+    """End a process that the block has forked when it leaves the block: only the parent continues the attempt."""
+    pid = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != pid:
+            os._exit(0)
 
 
 def call_probe(probe: Callable[[Event, Delivery], object], event: Event, delivery: Delivery) -> bool | None:
@@ -54,7 +68,8 @@ def call_probe(probe: Callable[[Event, Delivery], object], event: Event, deliver
         TypeError: the answer is not True, False or None.
         BaseException: raised by the probe.
     """
-    answer: object = probe(event, delivery)
+    with _exiting_in_a_child():
+        answer = probe(event, delivery)
     if answer is None or isinstance(answer, bool):
         return answer
     raise TypeError(f"the probe returned a {type(answer).__name__} instead of True, False or None")

@@ -65,7 +65,6 @@ class _Worker:
         self._stream = stream
         self._plugins = plugins
         self._sending = threading.Lock()
-        self._pid = os.getpid()
         self._memory = _MemoryLimit()
         self._run = 0
         log_forwarding.install(lambda record: self._send({"log": record, "run": self._run}), level, plugins.redact)
@@ -76,8 +75,6 @@ class _Worker:
             request = frames.next()
             self._run = request["run"]
             answer = self._answer(request)
-            if os.getpid() != self._pid:
-                os._exit(0)  # the handler has forked, and this is the child
             for file in (sys.stdout, sys.stderr):
                 with suppress(Exception):  # the handler may have closed the stream
                     file.flush()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS
 from flowhooks.execution.result_encoding import MAX_RESULT_CHARS
 from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.resolve import Resolution, resolve
+from support.waiting import until
 
 pytestmark = [pytest.mark.runners, pytest.mark.either]
 
@@ -572,6 +575,28 @@ def test_a_probe_that_raises_leaves_the_delivery_unknown(harness, listens, error
     delivery_status = flow.only(event_id)
     assert (delivery_status.state, delivery_status.due_at) == (State.UNKNOWN, harness.clock.now() + 60 * SECOND)
     assert asked == [1]
+
+
+@pytest.mark.parametrize("fails_too", [False, True])
+def test_a_process_that_a_handler_forks_ends_with_the_handler(run, fails_too):
+    """A child that returns from the handler, or raises, runs no code of flowhooks: the parent records the attempt."""
+
+    def forks(event):
+        child = os.fork()
+        if child == 0:
+            if fails_too:
+                raise ValueError
+            return None
+        try:
+            until(lambda: os.waitpid(child, os.WNOHANG) != (0, 0))
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        return "the parent"
+
+    _, delivery_status, attempt = run(forks)
+    assert (delivery_status.state, attempt.result) == (State.SUCCEEDED, '"the parent"')
 
 
 def test_a_probe_runs_once_a_minute_over_all_threads_and_processes(harness, listens, together):
