@@ -43,6 +43,8 @@ SERVER_TIMEOUT: Final = 60.0
 ENGINE_TIMEOUT: Final = 3600.0
 """Maximum seconds for an operation that asks engines: a history of millions of instances is read in many requests."""
 
+WAITING: Final = "Waiting for plugin"
+"""Start of the message about a plugin that loads slowly."""
 MAX_USER_CHARS: Final = 100
 """Maximum length of the name of the user who runs a command."""
 
@@ -86,7 +88,7 @@ def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
 
 def _print_slow(plugin: DiscoveredPlugin, seconds: int) -> None:
     name, origin = escape_control(plugin.name), escape_control(plugin.origin_text)
-    output.print_line(f"Waiting for plugin {name} ({origin}), which has been loading for {seconds} s.", err=True)
+    output.print_line(f"{WAITING} {name} ({origin}), which has been loading for {seconds} s.", err=True)
 
 
 def run_operation(

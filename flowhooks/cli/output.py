@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from flowhooks.clock import to_datetime
+from flowhooks.forks import close_in_children
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ def reserve_stdout() -> None:
     is_exclusive = _is_stdout(stream)
     if is_exclusive:
         stream.flush()
-        # No new process inherits the copy.
+        # No new program inherits the copy. A process that a plugin forks loses it, because the reader of the results
+        # would wait for the end of that process. Not closed: another file could get its number.
         stream = os.fdopen(os.dup(1), "w", encoding=stream.encoding, errors=stream.errors)
+        close_in_children(stream, lambda results: os.dup2(2, results.fileno()))
         os.dup2(2, 1)
     sys.stdout = _PluginOutput(stream, is_exclusive=is_exclusive)
 

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
-from flowhooks.cli.operations_client import load_plugins
+from flowhooks.cli import output
+from flowhooks.cli.operations_client import WAITING, load_plugins
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.ledger import database
 from flowhooks.ledger.reader import Reader
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from flowhooks.operations.plugin_status import PluginStatus
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings
+
+
+POLL_INTERVAL: Final = 0.5
+"""Seconds between two looks at the messages of a process that loads plugins."""
+MAX_BLOCK_BYTES: Final = 65_536
+"""Maximum bytes that are read of them at a time."""
 
 
 class Inspection(NamedTuple):
@@ -87,9 +94,7 @@ def query_subprocess(*words: str, settings_source: SettingsSource) -> dict[str, 
     command = [sys.executable, "-P", "-m", "flowhooks", *words, "--json", *settings_source.arguments]
     # Not a pipe: a process that a plugin has left running would keep it open.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as messages:
-        completed = subprocess.run(  # noqa: S603 (flowhooks itself)
-            command, stdout=subprocess.PIPE, stderr=messages, check=False, encoding="utf-8", errors="replace"
-        )
+        completed = _run(command, messages)
         messages.seek(0)
         reason = messages.read().strip().rpartition("\n")[2].removeprefix("Error: ")
     try:
@@ -106,6 +111,38 @@ def query_subprocess(*words: str, settings_source: SettingsSource) -> dict[str, 
             f"`{shown_command}` failed in a new process, with exit code {completed.returncode}: {reason}"
         )
     return document
+
+
+def _run(command: Sequence[str], messages: TextIO) -> subprocess.CompletedProcess[str]:
+    """Run a command that writes its messages into a file; print those about plugins that load slowly meanwhile."""
+    position = 0
+    with subprocess.Popen(  # noqa: S603 (flowhooks itself)
+        command, stdout=subprocess.PIPE, stderr=messages, encoding="utf-8", errors="replace"
+    ) as process:
+        try:
+            while True:
+                try:
+                    stdout, _ = process.communicate(timeout=POLL_INTERVAL)
+                except subprocess.TimeoutExpired:
+                    position = _print_waiting(messages.fileno(), position)
+                else:
+                    return subprocess.CompletedProcess(command, process.returncode, stdout)
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _print_waiting(file: int, position: int) -> int:
+    """Print new messages about plugins that load slowly, and return the position after the complete lines."""
+    # Reading moves no position: the process writes at the one that both share.
+    block = os.pread(file, MAX_BLOCK_BYTES, position)
+    lines = block[: block.rfind(b"\n") + 1]
+    for line in lines.decode("utf-8", "replace").splitlines():
+        if line.startswith(WAITING):
+            output.print_line(line, err=True)
+    if not lines and len(block) == MAX_BLOCK_BYTES:  # a part of a longer line
+        lines = block
+    return position + len(lines)
 
 
 class InspectionFailed(FlowhooksError):
