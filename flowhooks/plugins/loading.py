@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flowhooks.errors import PluginError
 from flowhooks.hookspecs import PROJECT
 from flowhooks.model.handler import NAME_PATTERN
 from flowhooks.plugins import default_hooks, error_text
 from flowhooks.plugins.attribution import PluginAttribution
+from flowhooks.plugins.log_state import LogState
 from flowhooks.plugins.registration import RegisteredPlugin, RegistrationContext, create_manager, register_plugin
 from flowhooks.plugins.selector_checks import why_unsatisfiable
 from flowhooks.plugins.slow_loading import SlowLoadingWatch
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from flowhooks.schema.schemas import Schemas
 
 PluginState = Literal["loaded", "quarantined", "denied"]
+
+_LOG_CHANGED: Final = (
+    "plugin {name!r} has changed the log of the whole process while it was loaded, for example with logging.disable, "
+    "logging.basicConfig(force=True), logging.config.dictConfig or structlog.configure; the change was undone. A "
+    "plugin may add handlers and set the levels of its own loggers"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +164,10 @@ class Loader:
         with SlowLoadingWatch(self.on_slow) as watch:
             for plugin in discovered:
                 watch.begin(plugin)
+                log_state = LogState.read()
                 infos.append(self.load(plugin))
+                if log_state.restore():
+                    self.warnings.append(_LOG_CHANGED.format(name=plugin.name))
         return tuple(map(self._checked, discovered, infos))
 
     def _checked(self, discovered: DiscoveredPlugin, info: PluginInfo) -> PluginInfo:
