@@ -14,7 +14,7 @@ import structlog
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
-from flowhooks.execution.dispatcher import DAMAGED_RETRY_INTERVAL
+from flowhooks.execution.dispatcher import DAMAGED_RETRY_INTERVAL, log_damaged_delivery
 from flowhooks.ledger import circuit_state
 from flowhooks.model.delivery import OutcomeKind
 from flowhooks.model.log_fields import event_log_fields
@@ -202,13 +202,7 @@ class CircuitBreaker:
         except circuit_state.DamagedTrial as error:
             # The next poll tries another delivery.
             self._damaged[error.delivery_id] = now + DAMAGED_RETRY_INTERVAL
-            log.error(  # noqa: TRY400 (a traceback says nothing about the row)
-                "delivery_damaged",
-                delivery=error.delivery_id,
-                handler=handler,
-                why=error.why,
-                next="run `flowhooks verify`, and restore a backup; the delivery waits until then",
-            )
+            log_damaged_delivery(error.delivery_id, handler, error.why)
             return None
 
 

@@ -40,6 +40,17 @@ DAMAGED_RETRY_INTERVAL: Final = 60 * SECOND
 log = structlog.get_logger(__name__)
 
 
+def log_damaged_delivery(delivery_id: str, handler: str, why: str) -> None:
+    """Log that a delivery does not run, because its rows cannot be read."""
+    log.error(
+        "delivery_damaged",
+        delivery=delivery_id,
+        handler=handler,
+        why=why,
+        next="run `flowhooks verify`, and restore a backup; the delivery waits until then",
+    )
+
+
 class Dispatcher:
     """Runs attempts.
 
@@ -101,13 +112,7 @@ class Dispatcher:
             # Its runner offers it again at each poll.
             self._damaged_until = {key: until for key, until in list(self._damaged_until.items()) if until > now}
             self._damaged_until[queued.delivery_id] = now + DAMAGED_RETRY_INTERVAL
-            log.error(  # noqa: TRY400 (a traceback says nothing about the row)
-                "delivery_damaged",
-                delivery=queued.delivery_id,
-                handler=queued.handler,
-                why=error.why,
-                next="run `flowhooks verify`, and restore a backup; the delivery waits until then",
-            )
+            log_damaged_delivery(queued.delivery_id, queued.handler, error.why)
             return None
 
     def _execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> LimitReached | None:

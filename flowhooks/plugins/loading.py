@@ -205,7 +205,6 @@ class Loader:
         finally:
             self.schemas = context.schemas
         self.shared_manager.register(plugin, name)
-        self.shared_manager.check_pending()
         self.registered[name] = result
         self.warnings += result.warnings
         return result

@@ -14,6 +14,7 @@ import structlog
 
 from flowhooks.errors import DamagedRow, FlowhooksError
 from flowhooks.execution.runners.handler_queue import SLOT_LOST, log_fields
+from flowhooks.execution.runners.runner import FAULT_PAUSE_SECONDS
 from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ POLL_INTERVAL: Final = 0.2
 # A poll may have hung, because the database did. The runner must notice soon that it answers again.
 MAX_POLL_PAUSE: Final = 5.0
 """Maximum seconds between two polls, however long the first one took."""
-# The delivery is offered again at once, and may fail again.
-FAULT_PAUSE_SECONDS: Final = 1.0
-"""Seconds that a thread pauses after a delivery that could not be run."""
 
 log = structlog.get_logger(__name__)
 

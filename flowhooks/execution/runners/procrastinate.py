@@ -38,6 +38,7 @@ from flowhooks.execution.runners.job_connections import connector
 from flowhooks.execution.runners.job_queue import WORKER_DEAD_AFTER_SECONDS, JobQueue, queue_of
 from flowhooks.execution.runners.job_sweeper import JobSweeper
 from flowhooks.execution.runners.next_poll import seconds_to_poll
+from flowhooks.execution.runners.runner import FAULT_PAUSE_SECONDS
 from flowhooks.failpoints import hit
 from flowhooks.text import one_line
 
@@ -70,8 +71,6 @@ CANCEL_INTERVAL: Final = 0.5
 """Seconds until a task that has not ended is cancelled again."""
 SKIP_SECONDS: Final = 5.0
 """Seconds for which a delivery that was not marked as running, such as a damaged one, is left out."""
-FAULT_PAUSE_SECONDS: Final = 1.0
-"""Seconds that a thread pauses after a delivery that could not be run."""
 RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds until the fetching of jobs is restarted after an error. The last delay repeats."""
 

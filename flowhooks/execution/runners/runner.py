@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # To wake a thread costs more than such a delivery. If one takes longer this time, other threads take the rest.
 FAST_THRESHOLD_SECONDS: Final = 0.001
 """Deliveries of a handler whose last attempt took less run one after another in one thread."""
+# The delivery is offered again at once, and may fail again.
+FAULT_PAUSE_SECONDS: Final = 1.0
+"""Seconds that a thread pauses after a delivery that could not be run."""
 
 
 def max_per_handler(slots: int) -> int:
