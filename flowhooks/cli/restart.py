@@ -109,7 +109,14 @@ def replace_server(settings: Settings) -> Replaced:
                 f"process {before.pid}, which has the ledger, is not visible here: run the command on the machine, in "
                 "the container and as the user of the server"
             )
-    return _wait(lock, before, requested, settings.shutdown.timeout + settings.http.read_timeout)
+    try:
+        return _wait(lock, before, requested, settings.shutdown.timeout + settings.http.read_timeout)
+    except KeyboardInterrupt:
+        output.print_line(
+            "The request was sent, and the replacement continues: look for `server_started` in the server's log.",
+            err=True,
+        )
+        raise
 
 
 def _running_server(lock: Lock, file: Path, *, may_be_free: bool = False) -> LockOwner:

@@ -28,6 +28,22 @@ signal.pause()
 """
 
 
+def test_an_interrupt_leaves_the_replacement_to_the_server(tmp_path, monkeypatch, capsys):
+    """Ctrl-C ends only the command: it says that the server continues with what was requested."""
+
+    def interrupt(_lock):
+        raise KeyboardInterrupt
+
+    command = [sys.executable, "-c", SERVER, tmp_path / "f.db"]
+    monkeypatch.setattr(restart, "_owner", interrupt)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout.readline() == "has it\n"
+        print(file=server.stdin, flush=True)
+        with pytest.raises(KeyboardInterrupt):
+            restart.replace_server(Settings(database=str(tmp_path / "f.db")))
+    assert "The request was sent, and the replacement continues" in capsys.readouterr().err
+
+
 def test_a_server_that_starts_and_ends(tmp_path, monkeypatch):
     """The command waits for the address of a server that has just started, and gives up soon after its end."""
     command = [sys.executable, "-c", SERVER, tmp_path / "f.db"]
