@@ -369,7 +369,7 @@ def test_an_environment_without_pip(there, tmp_path):
 
 
 def test_uninstall_of_the_remains_of_a_package(there):
-    """What an interrupted pip run has left is no plugin, so it is not reported as uninstalled."""
+    """The remains of an interrupted pip run are no plugin, so they are not reported as uninstalled."""
     there.put()
     (folder,) = there.packages.glob("acme_leave-*.dist-info")
     remains = folder.rename(folder.with_name("~cme_leave-0.1.0.dist-info"))
