@@ -15,6 +15,7 @@ from contextlib import closing
 
 import pytest
 
+from support.service_manager import next_state
 from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
@@ -257,7 +258,7 @@ def test_the_service_manager_is_notified(plugin_site, tmp_path):
             server = plugin_site.start()
         finally:
             del os.environ["NOTIFY_SOCKET"]
-        assert manager.recv(1000) == b"READY=1"
+        assert next_state(manager) == b"READY=1"
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         server.signal(signal.SIGHUP)
         reloading, _, since = manager.recv(1000).decode().partition("\n")

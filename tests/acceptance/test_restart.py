@@ -29,6 +29,7 @@ from support.replaced_server import (
     serve,
     shut,
 )
+from support.service_manager import next_state
 from support.steady_clients import Clients
 from support.waiting import WAIT_TIMEOUT, until, until_refused
 
@@ -307,7 +308,7 @@ def test_the_service_manager_and_settings(site, tmp_path, monkeypatch):
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         install(site)
         server = site.start()
-        assert manager.recv(1000) == b"READY=1"
+        assert next_state(manager) == b"READY=1"
         new = replace_server(site)["pid"]
         server.until_logged("supervisor_started")
         (site.folder / "flowhooks.toml").write_text('[log]\nlevel = "debug"\n')

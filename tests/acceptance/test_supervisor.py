@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.journal import whole_lines
 from support.process_trials import FAST_EXPIRY
+from support.service_manager import next_state
 from support.steady_clients import MAX_SILENCE
 from support.waiting import WAIT_TIMEOUT, until, until_refused
 
@@ -366,7 +367,7 @@ def test_only_the_supervisor_notifies_the_service_manager(shared, tmp_path, monk
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         server = start(shared, ready=0)
-        assert manager.recv(1000) == b"READY=1"
+        assert next_state(manager) == b"READY=1"
         until(lambda: len(pids(server)) == BOTH)
         server.signal(signal.SIGHUP)
         assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")

@@ -30,7 +30,7 @@ def test_pip_install_and_pytest(environment_with_flowhooks, tmp_path):
     folder = tmp_path / "flowhooks-he-tong-shen-pi"
     environment.run("pip", "install", "--no-build-isolation", "--no-index", "-e", ".", cwd=folder)
     said = environment.run("pytest", "-p", "no:cacheprovider", cwd=folder)
-    assert " 5 passed" in said
+    assert " 6 passed" in said
     listed = environment.run("flowhooks", "plugins", "list", "--json", cwd=tmp_path)
     (plugin,) = json.loads(listed)["plugins"]
     assert (plugin["name"], plugin["version"], plugin["state"]) == ("he-tong-shen-pi", "0.1.0", "loaded")

@@ -265,7 +265,7 @@ def test_every_command_works_as_the_tutorial_shows(newcomer, wheel, tmp_path, re
         check_is_installed(wheel, folder / ".venv")
         code, said = shell.type("pytest")
         assert "1 failed" in said
-        assert "4 passed" in said
+        assert "5 passed" in said
         assert "FAILED tests/test_handler.py::test_no_business_key" in said
     finally:
         shell.close()

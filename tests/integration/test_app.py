@@ -194,7 +194,7 @@ def test_only_the_owner_can_read_the_lock_file(harness):
 @pytest.mark.parametrize(
     ("prepare", "error"),
     [
-        (lambda file: file.write_text("a text that is no database" * 100), "not a database"),
+        (lambda file: file.write_text("a text that is no database" * 100), "no SQLite database"),
         (lambda file: run(file, "UPDATE alembic_version SET version_num = '9999'"), "newer flowhooks"),
         (lambda file: (file.unlink(), run(file, "CREATE TABLE users (id)")), "not a flowhooks ledger"),
         (

@@ -37,7 +37,9 @@ def test_an_interrupted_pip_is_reported():
     """Ctrl-C while pip runs is passed on, with a note that packages may be incomplete."""
     interrupts = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
     script = (
-        "import sys; from flowhooks.cli.plugins import pip; "
+        # A background job of a shell ignores the signal.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from flowhooks.cli.plugins import pip; "
         f"pip.command = lambda *_: [sys.executable, '-c', {interrupts!r}]; pip.uninstall('acme-leave')"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
