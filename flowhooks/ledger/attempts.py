@@ -206,8 +206,8 @@ class SlotRequest(Protocol):
     Attributes:
         handler: the handler's id.
         skipped: ids of due deliveries that are left out, because they could not be run just now.
-        probing: ids of *unknown* deliveries that are left out, because this process is calling their probe. They are
-            not left out once an operator has made them wait.
+        probing: ids of *unknown* deliveries that are left out, because this process calls or called their probe. They
+            are not left out once they wait for another attempt.
         with_probes: whether *unknown* deliveries are included, whose probe is called.
     """
 

@@ -115,10 +115,6 @@ class JobQueue:
             transaction.after_rollback(partial(self._cancel, reserved))
         return reserved
 
-    def is_paused(self, handler: str) -> bool:
-        """Return whether a handler is paused, as far as this process knows."""
-        return self._runtime.is_paused(handler)
-
     def _cancel(self, reserved: Iterable[ReadyDelivery]) -> None:
         for queued in reserved:
             self.slots.release(queued.handler, 1)

@@ -115,7 +115,7 @@ class ProcrastinateRunner:
         self._waits_for_claims = False
         self._claiming_changed = threading.Lock()
         self._claimed_jobs: set[int] = set()
-        self._skipped: dict[str, dict[str, float]] = {}
+        self._skipped: dict[tuple[str, bool], dict[str, float]] = {}
         self._probing: dict[str, str] = {}
         self._probing_changed = threading.Lock()
         self._wake_fetching: Callable[[], None] = lambda: None
@@ -196,7 +196,7 @@ class ProcrastinateRunner:
             try:
                 while not stop.is_set():
                     notified.clear()
-                    await self._take_jobs(manager, worker_id)
+                    await self._take_jobs(manager, worker_id, stop)
                     self._last_error = None
                     waiting = asyncio.create_task(notified.wait())
                     timeout = seconds_to_poll(self._runtime, self._clock, self._poll_interval())
@@ -210,13 +210,13 @@ class ProcrastinateRunner:
                 await _cancel(side_tasks)
             await manager.unregister_worker(worker_id)
 
-    async def _take_jobs(self, manager: JobManager, worker_id: int) -> None:
+    async def _take_jobs(self, manager: JobManager, worker_id: int, stop: threading.Event) -> None:
         """Take jobs of handlers with free slots while there are any."""
         with self._claiming_changed:
             again, self._to_claim_again = self._to_claim_again, {}
         for handler in {*again, *self._slots.to_refill()}:
             self._claim(handler, passed_over=again.get(handler, ()))
-        while queues := self._open_queues():
+        while not stop.is_set() and (queues := self._open_queues()):
             job = await manager.fetch_job(queues=queues, worker_id=worker_id)
             if job is None:
                 return
@@ -263,9 +263,9 @@ class ProcrastinateRunner:
             handler,
             slots=self._slots,
             queue=self._queue,
-            passes=self._runtime.passes,
-            skipped=self._skipped_of(handler).union(passed_over),
-            probing=self._probing_of(handler),
+            runtime=self._runtime,
+            skipped=self._skipped_of(handler, probe=False).union(passed_over),
+            probing=self._probing_of(handler) | self._skipped_of(handler, probe=True),
             jobs=self._claimed_jobs,
             is_job=job_id is not None,
             is_repeat=bool(passed_over),
@@ -322,7 +322,7 @@ class ProcrastinateRunner:
             return
         try:
             execute(queued, None)
-            self._skip(queued.handler, queued.delivery_id)
+            self._skip(queued)
         finally:
             if queued.probe:
                 self._end_probe(queued)
@@ -342,14 +342,14 @@ class ProcrastinateRunner:
         with self._probing_changed:
             return frozenset(key for key, its_handler in self._probing.items() if its_handler == handler)
 
-    def _skip(self, handler: str, delivery_id: str) -> None:
-        now = time.monotonic()
-        still = {key: until for key, until in self._skipped.get(handler, {}).items() if until > now}
-        self._skipped[handler] = still | {delivery_id: now + SKIP_SECONDS}
+    def _skip(self, queued: ReadyDelivery) -> None:
+        now, key = time.monotonic(), (queued.handler, queued.probe)
+        still = {skipped: until for skipped, until in self._skipped.get(key, {}).items() if until > now}
+        self._skipped[key] = still | {queued.delivery_id: now + SKIP_SECONDS}
 
-    def _skipped_of(self, handler: str) -> frozenset[str]:
+    def _skipped_of(self, handler: str, *, probe: bool) -> frozenset[str]:
         now = time.monotonic()
-        return frozenset(key for key, until in self._skipped.get(handler, {}).items() if until > now)
+        return frozenset(skipped for skipped, until in self._skipped.get((handler, probe), {}).items() if until > now)
 
 
 class _Claim:
@@ -361,7 +361,7 @@ class _Claim:
         *,
         slots: HandlerSlots,
         queue: JobQueue,
-        passes: Callable[[str, Event], bool],
+        runtime: HandlerRuntime,
         skipped: Collection[str],
         probing: Collection[str],
         jobs: set[int],
@@ -371,12 +371,12 @@ class _Claim:
         self.handler = handler
         self.skipped = skipped
         self.probing = probing
-        self.with_probes = not queue.is_paused(handler)
+        self.with_probes = not runtime.is_paused(handler)
         self.is_committed = self.has_more = False
         self.passed_over: Collection[str] = ()
         self._slots = slots
         self._queue = queue
-        self._passes = passes
+        self._runtime = runtime
         self._jobs = jobs
         self._stores_job = is_job or is_repeat
         self._is_repeat = is_repeat
@@ -384,12 +384,14 @@ class _Claim:
         self._taken = 0
 
     def take(self, transaction: WriteTransaction) -> int:
-        self._taken = 0 if self._lets_others_run else self._slots.take(self.handler)
+        # This process may stop between the request of the claim and now.
+        is_closed = self._lets_others_run or not self._runtime.runs_here(self.handler)
+        self._taken = 0 if is_closed else self._slots.take(self.handler)
         transaction.after_rollback(partial(self._slots.release, self.handler, self._taken))
         return self._taken
 
     def passes(self, event: Event) -> bool:
-        return self._passes(self.handler, event)
+        return self._runtime.passes(self.handler, event)
 
     def on_claimed(
         self,

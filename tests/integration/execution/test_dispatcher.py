@@ -555,7 +555,7 @@ def test_a_probe_decides_the_outcome_of_a_lost_attempt(harness, listens, verdict
         assert due == harness.clock.now() + 60 * SECOND
         flow.advance(59)
         assert flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 9) == []
-        flow.advance(1)
+        flow.advance(2)  # a sweep looks for deliveries that have been due for half a second
         eventually(lambda: len(asked) == 2)
 
 

@@ -184,6 +184,24 @@ def test_a_probe_of_a_lost_attempt_is_called(harness, listens, eventually):
     eventually(lambda: count_jobs(flow) == 0)
 
 
+def test_a_delivery_that_its_probe_requeues_is_claimed_at_once(harness, listens):
+    """Its probe is left out for some seconds, but not its next attempt."""
+    listener = listens(lambda event: None, name="h", probe=lambda event, delivery: False)
+    lost = harness.open(listener, start=False, runner=KIND)
+    event_id = lost.take("i1", wait=0).event_id
+    (queued,) = lost.app.ledger.due_deliveries(lost.clock.now(), lambda _handler: 1)
+    assert lost.app.ledger.claim(queued)
+    harness.crash(lost)
+    flow = harness.open(listener, start=False, runner=KIND)
+    (probed,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
+    assert probed.probe
+    flow.app.runner._run_unclaimed(probed, flow.app.dispatcher.execute)
+    assert flow.only(event_id).state is State.WAITING
+    flow.app.runner._claim("p:h")
+    until(lambda: flow.only(event_id).state is State.RUNNING)
+    harness.crash(flow)
+
+
 def test_a_delivery_whose_claim_failed_gets_another_job(harness, listens, monkeypatch):
     """A delivery whose job is gone gets another one, although it became due only just before."""
     monkeypatch.setattr(job_sweeper, "LOST_JOB_THRESHOLD_SECONDS", 1_000.0)
@@ -591,6 +609,22 @@ def last_job(flow):
     """The number of jobs that have been stored so far."""
     ((last, is_used),) = flow.sql("SELECT last_value, is_called FROM procrastinate_jobs_id_seq")
     return last if is_used else 0
+
+
+def test_a_claim_after_a_stop_starts_nothing(harness, listens, monkeypatch):
+    """A claim may be requested before the stop and made after it. Its job is left to other processes."""
+    runs = []
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=KIND)
+    runner = flow.app.runner
+    monkeypatch.setattr(runner, "wake", lambda: None)  # so that the runner does not notice the stop at once
+    flow.app.stop_starting()
+    event_id = flow.take("i1", wait=0).event_id
+    runner._claim("p:h", 0)
+    until(lambda: not runner._claiming)
+    assert flow.only(event_id).state is State.WAITING
+    assert runs == []
+    assert count_jobs(flow) == 1
+    monkeypatch.undo()
 
 
 def test_a_paused_handler_has_no_jobs(harness, listens, eventually):
