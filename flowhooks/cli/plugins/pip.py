@@ -66,9 +66,11 @@ def uninstall(name: str) -> tuple[int, str]:
     return completed.returncode, completed.stdout
 
 
-def _run(*arguments: str, **files: int | None) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str, stdout: int | None = None, stderr: int | None = None) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command(*arguments), check=False, text=True, errors="replace", **files)  # type: ignore[call-overload,no-any-return]  # noqa: S603 (the operator gives the arguments)
+        return subprocess.run(  # noqa: S603 (the operator gives the arguments)
+            command(*arguments), check=False, text=True, errors="replace", stdout=stdout, stderr=stderr
+        )
     except KeyboardInterrupt:
         output.print_line(
             "pip was interrupted: packages may be incomplete, or old and new at once. Install or uninstall them again; "
