@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,7 @@ from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind
 from flowhooks.model.invocation import Invocation, current_invocation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
@@ -41,8 +40,11 @@ def call_handler(handler: Handler, event: Event, delivery: Delivery) -> Any:
         HandlerError: the function returned a coroutine or generator, whose code has not run.
         BaseException: raised by the function.
     """
-    with _exiting_in_a_child():
+    pid = os.getpid()
+    try:
         value = handler.function(event, delivery) if handler.takes_delivery else handler.function(event)
+    finally:
+        _exit_in_a_child(pid)
     if isinstance(value, _NOT_RUN):
         if not isinstance(value, AsyncGeneratorType):
             value.close()
@@ -50,15 +52,10 @@ def call_handler(handler: Handler, event: Event, delivery: Delivery) -> Any:
     return value
 
 
-@contextmanager
-def _exiting_in_a_child() -> Iterator[None]:
-    """End a process that the block has forked when it leaves the block: only the parent continues the attempt."""
-    pid = os.getpid()
-    try:
-        yield
-    finally:
-        if os.getpid() != pid:
-            os._exit(0)
+def _exit_in_a_child(pid: int) -> None:
+    """End a process that a handler or probe of the process `pid` has forked: only the parent continues."""
+    if os.getpid() != pid:
+        os._exit(0)
 
 
 def call_probe(probe: Callable[[Event, Delivery], object], event: Event, delivery: Delivery) -> bool | None:
@@ -68,8 +65,11 @@ def call_probe(probe: Callable[[Event, Delivery], object], event: Event, deliver
         TypeError: the answer is not True, False or None.
         BaseException: raised by the probe.
     """
-    with _exiting_in_a_child():
+    pid = os.getpid()
+    try:
         answer = probe(event, delivery)
+    finally:
+        _exit_in_a_child(pid)
     if answer is None or isinstance(answer, bool):
         return answer
     raise TypeError(f"the probe returned a {type(answer).__name__} instead of True, False or None")
