@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from flowhooks.clock import Clock
+from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.upgrade import upgrade
+from flowhooks.ledger.waiters import Waiter, WaiterRegistry
 from flowhooks.settings import load
 from support.waiting import until
 
@@ -750,3 +754,26 @@ def test_wake_ups_are_counted_by_thread(part, tmp_path):
     queue.put("wakes nobody")
     wakeups.write(tmp_path / "wakeups.json")
     assert json.loads((tmp_path / "wakeups.json").read_text()) == [["MainThread", "writer", 2]]
+
+
+def test_the_wake_up_of_a_waiting_callback_is_counted(part, tmp_path):
+    """Each thread that waits until its event is stored and settled is counted once when it is woken."""
+
+    class CountedWaiter(Waiter):
+        __slots__ = ()
+
+    wakeups = part("wakeups")
+    counts = wakeups.Wakeups()
+    functions = next(functions for place, *functions in wakeups.LOCKS if place.endswith(":Waiter"))
+    counts._count_locks(CountedWaiter, *functions)
+    registry = WaiterRegistry(clock=Clock(), max_waiters=1, max_unreplaced=1, pauses=PausedHandlers())
+    waiter = CountedWaiter(registry, "event", 2**62, ["delivery"], {})
+    arguments = (Future(), [("delivery", "handler")], 60)
+    callback = threading.Thread(target=waiter.wait_from_storing, args=arguments, name="listen-1")
+    callback.start()
+    while not counts._asleep:
+        pass
+    waiter.cancel()
+    callback.join()
+    counts.write(tmp_path / "wakeups.json")
+    assert json.loads((tmp_path / "wakeups.json").read_text()) == [["MainThread", "listen", 1]]

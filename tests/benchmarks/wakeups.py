@@ -30,7 +30,7 @@ CLIENT = "client"
 """The waker of the I/O loop when bytes or a connection have arrived."""
 
 LOCKS = (
-    ("flowhooks.ledger.waiters:Waiter", "wait", "cancel"),
+    ("flowhooks.ledger.waiters:Waiter", "_sleep", "_wake"),
     ("flowhooks.web.server.thread_pool:_IdleThread", "wait", "give"),
 )
 """Classes whose objects let one thread sleep by a lock of their own: the class, and its functions that sleep and wake.
