@@ -771,8 +771,7 @@ def test_the_wake_up_of_a_waiting_callback_is_counted(part, tmp_path):
     arguments = (Future(), [("delivery", "handler")], 60)
     callback = threading.Thread(target=waiter.wait_from_storing, args=arguments, name="listen-1")
     callback.start()
-    while not counts._asleep:
-        pass
+    until(lambda: counts._asleep)
     waiter.cancel()
     callback.join()
     counts.write(tmp_path / "wakeups.json")
