@@ -554,13 +554,16 @@ def test_alerts_of_unselected_causes_are_not_sent(hook: Any, make_alert: Callabl
     assert [body["text"].split()[2] for _, body in hook.posts] == ["dead:", "unknown:", "test:"]
 
 
-def test_plugin_without_settings_is_logged_as_inactive(
+def test_an_alert_without_a_receiver_is_not_accepted(
     caplog: pytest.LogCaptureFixture, make_alert: Callable[..., Alert]
 ) -> None:
-    """Without settings the plugin logs that it notifies nobody, and has no other effect."""
+    """Without a receiver the plugin logs it once and accepts no alert, so that a test message fails."""
     with caplog.at_level(logging.WARNING, "flowhooks_notice"):
-        notice().alert_raised(make_alert())
+        made = notice()
     assert "alerts are not sent" in caplog.text
+    with pytest.raises(NotDelivered, match=r"configure a receiver in \[plugins\.notice\.email\]"):
+        made.alert_raised(make_alert(cause="test"))
+    made.alert_resolved(make_alert())  # an earlier configuration had a receiver: nobody is left to tell
 
 
 def test_two_chats_with_the_same_name_are_rejected(hook: Any) -> None:

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 MAX_TRACKED_ALERTS: Final = 1_000
 """Maximum number of alerts for which the plugin records which channels accepted them."""
 
+NO_RECEIVER: Final = "configure a receiver in [plugins.notice.email] or [[plugins.notice.chats]]"
+
 log: Final = logging.getLogger(__name__)
 
 
 class NotDelivered(Exception):
-    """At least one channel did not accept an alert. The message has the channels and the reasons, without secrets."""
+    """An alert has no receiver, or at least one channel did not accept it. The message has no secrets."""
 
 
 class Notice:
@@ -79,17 +81,18 @@ class Notice:
         self._console_url = settings.get("console_url", "")
         self._zone = _load_zone(settings["time_zone"]) if "time_zone" in settings else None
         if not self._channels:
-            log.warning(
-                "alerts are not sent: configure a receiver in [plugins.notice.email] or [[plugins.notice.chats]]"
-            )
+            log.warning("alerts are not sent: %s", NO_RECEIVER)
 
     @hookimpl
     def alert_raised(self, alert: Alert) -> None:
         """Send an alert to all channels except those that have already accepted this notification.
 
         Raises:
-            NotDelivered: at least one channel did not accept the alert. flowhooks calls again later.
+            NotDelivered: no channel is configured, or at least one did not accept the alert. flowhooks calls again
+                later.
         """
+        if not self._channels:
+            raise NotDelivered(f"alert {alert.id} was not sent: {NO_RECEIVER}")
         self._send(alert, self._channels, alert.notification)
 
     @hookimpl
