@@ -459,6 +459,30 @@ def test_a_called_instance_without_a_diagram(engine: FlowableStandIn, client: Fl
     assert (found.end_state, found.callback_class, found.parent_id) == (EndState.UNDECIDED, None, "i0")
 
 
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_diagram_that_the_engine_cannot_read(
+    engine: FlowableStandIn, client: FlowableClient, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """While the engine cannot read a diagram, its called instance is undecided. Other instances are not affected."""
+    definition = engine.define("child")
+    engine.models[definition] = model("child", "stopped")
+    child = engine.start(definition, superProcessInstanceId="i0")
+    engine.end(child, AT.format(1), activity="stopped", reason="terminate end event (stopped)")
+    engine.end(engine.start(), AT.format(2), activity="approved")
+    answer = engine.answer
+
+    def fail(method: str, path: str, given: dict[str, Any]) -> tuple[int, Any]:
+        return (status, {}) if path.endswith("/model") else answer(method, path, given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "answer", fail)
+        (page,) = read(client)
+    assert [found.end_state for found in page] == [EndState.UNDECIDED, EndState.COMPLETED]
+    assert page[0].callback_class is None
+    ((again, _),) = read(client)
+    assert (again.end_state, again.callback_class) == (EndState.TERMINATED, "com.example.Own")
+
+
 @pytest.mark.parametrize("ids", [["x" * 256], [str(number) for number in range(100)]], ids=["long", "many"])
 def test_a_diagram_with_too_many_ids_is_not_remembered(
     engine: FlowableStandIn, client: FlowableClient, ids: list[str]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from flowhooks_flowable.instances import MAX_CLASS_CHARS, key_and_version
-from flowhooks_flowable.rest_api import NotFound, ResponseTooLarge
+from flowhooks_flowable.rest_api import NotFound, RequestFailed, ResponseTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -55,8 +55,11 @@ class Definitions:
         return key_and_version(definition_id) or _get_cached(self._identities, definition_id, self._read_identity)
 
     def diagram(self, definition_id: str) -> Diagram | None:
-        """Return the diagram of a definition; None if the engine has none, or if it is invalid or too large."""
-        return _get_cached(self._diagrams, definition_id, self._read_diagram)
+        """Return the diagram of a definition; None if the engine cannot give it, or if it is invalid or too large."""
+        try:
+            return _get_cached(self._diagrams, definition_id, self._read_diagram)
+        except RequestFailed:  # an engine that cannot convert one model must not stop the reading of the history
+            return None
 
     def _read_identity(self, definition_id: str) -> tuple[str | None, int | None]:
         members = self._get_members(f"repository/process-definitions/{quote(definition_id, safe='')}")

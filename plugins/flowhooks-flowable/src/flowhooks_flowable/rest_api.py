@@ -46,6 +46,10 @@ class NotFound(EngineError):
     """The engine responded with status 404."""
 
 
+class RequestFailed(EngineError):
+    """The engine responded with status 400 or 500: it received the request and has no result for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class JsonResponse:
     """A response of the engine.
@@ -209,6 +213,10 @@ def _check_status(name: str, status: int) -> None:
         raise EngineError(
             "refused", f"{message}; check the engine's username and password, or token, and their permissions"
         )
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise RequestFailed("unreachable", message)
+    if status == HTTPStatus.BAD_REQUEST:
+        raise RequestFailed("invalid", message)
     if status in _TEMPORARY_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise EngineError("unreachable", message)
     if status == HTTPStatus.NOT_FOUND:
