@@ -232,6 +232,21 @@ def test_a_called_instance_has_its_own_end(engine, value, called, caller):
     assert (instance.end_state, instance.conclusion) == (EndState.COMPLETED, caller)
 
 
+def test_a_called_instance_has_the_class_of_its_own_process(engine):
+    """Copies of the caller's variables are neither the class nor the conclusion of the called instance."""
+    variables = {"callBackProcessClass": "com.example.Caller", "conclusion": "approved"}
+    caller = read(engine, engine.start(key="copies_variables", variables=variables))
+    (row,) = engine.send("GET", "/history/process-instance", params={"superProcessInstanceId": caller.id})
+    called = read(engine, row["id"])
+    assert (caller.callback_class, caller.conclusion) == ("com.example.Caller", "approved")
+    assert (called.callback_class, called.conclusion, called.parent_id) == ("com.example.Classified", None, caller.id)
+
+
+def test_the_class_is_an_extension_property_of_the_process(engine):
+    """An instance without the variable has the class of its process."""
+    assert read(engine, engine.start(key="classified")).callback_class == "com.example.Classified"
+
+
 def test_a_cancelled_parent_cancels_the_called_instance(engine):
     """Both are cancelled."""
     parent, child = engine.start_parent({})

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import flowhooks_camunda
 import pytest
-from flowhooks_camunda import ends, rest
+from flowhooks_camunda import definitions, ends, rest
 from flowhooks_camunda.client import CamundaClient
 from flowhooks_camunda.times import format_time
 from flowhooks_camunda.variables import TOO_LARGE
@@ -42,6 +42,8 @@ class StandIn:
         definitions: the rows of process definitions.
         asked: the requests that were received, as (path, query with body).
         hides: paths that answer with an empty list.
+        diagrams: the XML of process definitions, by id. Other definitions have a diagram without properties.
+        statuses: the statuses of paths that are not answered with 200.
         pads: the number of blanks after each answer.
         date: the header `Date`; None: the time of this machine.
     """
@@ -52,6 +54,8 @@ class StandIn:
     definitions: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     hides: set[str] = field(default_factory=set)
+    diagrams: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, int] = field(default_factory=dict)
     pads: dict[str, int] = field(default_factory=dict)
     date: str | None = None
     version: str = "7.24.0"
@@ -70,6 +74,9 @@ class StandIn:
             return {"version": self.version}
         if path in self.hides:
             return []
+        if path.endswith("/xml"):
+            definition_id = unquote(path.split("/")[1])
+            return {"id": definition_id, "bpmn20Xml": self.diagrams.get(definition_id, "<definitions/>")}
         read: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
             "history/process-instance": self._finished,
             "history/activity-instance": self._activities,
@@ -186,7 +193,7 @@ def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
             path = address.path.removeprefix("/engine-rest/")
             answer = json.dumps(delivery_status.answer(path, query | (json.loads(body) if body else {}))).encode()
             answer += b" " * delivery_status.pads.get(path, 0)
-            self.send_response_only(200)
+            self.send_response_only(delivery_status.statuses.get(path, 200))
             self.send_header("Date", self.date_time_string() if delivery_status.date is None else delivery_status.date)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
@@ -377,6 +384,22 @@ def test_an_end_event_long_before_the_end_is_found(stand_in: StandIn) -> None:
     assert sum(path == "history/activity-instance" for path, _ in stand_in.asked) == 2
 
 
+def test_an_empty_window_decides_no_instance(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window in the engine's local time can be empty: then each instance is asked about alone."""
+    answer = StandIn.answer
+
+    def hide_windows(self: StandIn, path: str, query: dict[str, Any]) -> Any:
+        found = answer(self, path, query)
+        return [] if path == "history/activity-instance" and "finishedAfter" in query else found
+
+    monkeypatch.setattr(StandIn, "answer", hide_windows)
+    ids = [stand_in.start(), stand_in.start()]
+    times = [stand_in.end(instance_id, "COMPLETED", activity()) for instance_id in ids]
+    with closing(client_of(stand_in)) as client:
+        page = client.finished(times[0], times[1])
+    assert [instance.end_state for instance in page.instances] == [EndState.COMPLETED] * 2
+
+
 @pytest.mark.parametrize("early", ["errorEndEvent", "serviceTask"])
 def test_an_earlier_activity_of_another_branch_counts(stand_in: StandIn, early: str) -> None:
     """On a page, too: an instance that started before the window of the page is asked about alone."""
@@ -500,6 +523,129 @@ def test_each_type_of_variable(stand_in: StandIn) -> None:
     assert instance.variables == {"json": {"a": [1]}, "object": {"b": 2}, "date": "2026-01-31T09:30:00.000+0100"}
 
 
+DIAGRAM_PATH = "process-definition/expense%3A2%3A17/xml"
+
+
+def diagram(key: str, *properties: str, prolog: str = "", namespace: str = "camunda.org") -> str:
+    """A diagram whose process `key` has these properties; another process and a task have others."""
+    return f"""{prolog}<bpmn:definitions xmlns:bpmn="http://www.omg.org/spec/BPMN/20100524/MODEL"
+        xmlns:x="http://{namespace}/schema/1.0/bpmn">
+      <bpmn:process id="other"><bpmn:extensionElements><x:properties>
+        <x:property name="callBackProcessClass" value="com.example.Other"/>
+      </x:properties></bpmn:extensionElements></bpmn:process>
+      <bpmn:process id="{key}"><bpmn:extensionElements><x:properties>{"".join(properties)}</x:properties>
+        </bpmn:extensionElements>
+        <bpmn:task><bpmn:extensionElements><x:properties>
+          <x:property name="callBackProcessClass" value="com.example.Task"/>
+        </x:properties></bpmn:extensionElements></bpmn:task>
+      </bpmn:process></bpmn:definitions>"""
+
+
+def class_property(value: str, name: str = "callBackProcessClass") -> str:
+    """An extension property."""
+    return f'<x:property name="{name}" value="{value}"/>'
+
+
+def ended(stand_in: StandIn, **members: Any) -> str:
+    """An instance that ended at an end event."""
+    instance = stand_in.start(**members)
+    stand_in.end(instance, "COMPLETED", activity())
+    return instance
+
+
+@pytest.mark.parametrize("namespace", ["camunda.org", "operaton.org"])
+def test_the_class_is_an_extension_property_of_the_process(stand_in: StandIn, namespace: str) -> None:
+    """Without the variable the class is that of the process, which is read once. A variable overrides it."""
+    stand_in.diagrams["expense:2:17"] = diagram(
+        "expense", class_property("x", "a"), class_property("com.example.Expense"), namespace=namespace
+    )
+    instances = [ended(stand_in) for _ in range(3)]
+    stand_in.set(instances[1], "callBackProcessClass", "com.example.Special", "String")
+    stand_in.set(instances[2], "callBackProcessClass", None, "Null")
+    with closing(client_of(stand_in)) as client:
+        found = [client.instance(instance) for instance in instances + instances[:1]]
+    classes = [instance.callback_class for instance in found if isinstance(instance, FinishedInstance)]
+    assert classes == ["com.example.Expense", "com.example.Special", None, "com.example.Expense"]
+    assert [path for path, _ in stand_in.asked].count(DIAGRAM_PATH) == 1
+
+
+def test_variables_of_a_called_instance_may_be_copies(stand_in: StandIn) -> None:
+    """The class of a called instance is that of its own process, and its variables are no conclusion."""
+    stand_in.diagrams["expense:2:17"] = diagram("expense", class_property("com.example.Expense"))
+    called = ended(stand_in, superProcessInstanceId="instance-0815")
+    other = ended(stand_in, superProcessInstanceId="instance-0815", processDefinitionId="leave:1:5")
+    for instance in (called, other):
+        stand_in.set(instance, "callBackProcessClass", "com.example.Caller", "String")
+        stand_in.set(instance, "conclusion", "approved", "String")
+    found = [read(stand_in, instance, conclusion_from="variable") for instance in (called, other)]
+    assert [instance.callback_class for instance in found] == ["com.example.Expense", None]
+    assert [instance.conclusion for instance in found] == [None, None]
+    assert read(stand_in, called, conclusion_from="end_event").conclusion == "end"
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        diagram("expense", class_property("&e;"), prolog='<!DOCTYPE d [<!ENTITY e "com.example.Expense">]>'),
+        diagram("expense", class_property("com.example.Expense")) + "</end>",
+        diagram("expense", class_property("x" * 513)),
+        diagram("expense", class_property("com.example.Expense")).replace("<bpmn:task>", "<a>" * 250),
+        diagram("another", class_property("com.example.Another")),
+        "not XML",
+        "",
+    ],
+    ids=["document-type", "not-well-formed", "too-long", "too-deep", "another-process", "text", "empty"],
+)
+def test_an_unusable_diagram_has_no_class(stand_in: StandIn, xml: str) -> None:
+    """A diagram without a usable property gives no class, and the instance is read."""
+    stand_in.diagrams["expense:2:17"] = xml
+    assert read(stand_in, ended(stand_in)).callback_class is None
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 500])
+def test_a_refused_diagram_is_read_again_later(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """A diagram that the engine does not give is no error. It is read again a minute later."""
+    stand_in.diagrams["expense:2:17"] = diagram("expense", class_property("com.example.Expense"))
+    instance = ended(stand_in)
+    seconds = 100.0
+    monkeypatch.setattr(definitions, "monotonic", lambda: seconds)
+    with closing(client_of(stand_in)) as client:
+
+        def callback_class() -> str | None:
+            found = client.instance(instance)
+            assert isinstance(found, FinishedInstance)
+            return found.callback_class
+
+        stand_in.statuses[DIAGRAM_PATH] = status
+        assert callback_class() is None
+        del stand_in.statuses[DIAGRAM_PATH]
+        assert callback_class() is None
+        seconds += definitions.RETRY_SECONDS
+        assert callback_class() == "com.example.Expense"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(401, "refused"), (407, "refused"), (425, "unreachable"), (503, "unreachable")]
+)
+def test_an_engine_that_is_not_available_gives_no_diagram(stand_in: StandIn, status: int, reason: str) -> None:
+    """Errors of the connection fail the page, which is then read again: the class may be in the diagram."""
+    instance = ended(stand_in)
+    stand_in.statuses[DIAGRAM_PATH] = status
+    with pytest.raises(EngineError) as raised:
+        read(stand_in, instance)
+    assert raised.value.reason == reason
+
+
+def test_only_the_latest_diagrams_are_remembered(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of classes in memory is limited."""
+    monkeypatch.setattr(definitions, "MAX_CACHED_DEFINITIONS", 2)
+    instances = [ended(stand_in, processDefinitionId=f"expense:{number}:17") for number in range(3)]
+    with closing(client_of(stand_in)) as client:
+        for instance in [*instances, instances[2], instances[0]]:
+            client.instance(instance)
+    assert len([path for path, _ in stand_in.asked if path.endswith("/xml")]) == 4
+
+
 @pytest.mark.parametrize(
     ("value", "conclusion"), [("approved", "approved"), ("", None), (True, "true"), (7, "7"), ([], None), (None, None)]
 )
@@ -567,7 +713,7 @@ def test_more_instances_than_requested_are_an_error(stand_in: StandIn, monkeypat
     now = datetime.now(UTC)
     with (
         closing(client_of(stand_in, page_size=2)) as client,
-        pytest.raises(EngineError, match="lists 3 instances instead of 2"),
+        pytest.raises(EngineError, match="lists 3 rows instead of 2"),
     ):
         client.finished(now - timedelta(hours=1), now)
     assert [path for path, _ in stand_in.asked] == ["history/process-instance"]
@@ -584,6 +730,15 @@ def test_the_history_level_is_inferred(stand_in: StandIn) -> None:
         assert "history level to audit or full" in client.check().problem
         stand_in.hides = {"history/process-instance"}
         assert "empty history" in client.check().problem
+
+
+def test_a_large_row_is_a_row(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A history whose first row is larger than the limit of a response is not empty."""
+    monkeypatch.setattr(rest, "MAX_RESPONSE_BYTES", 10_000)
+    stand_in.set(stand_in.start(), "conclusion", "x")
+    stand_in.pads = {"history/variable-instance": 10_000}
+    with closing(client_of(stand_in)) as client:
+        assert client.check().problem == ""
 
 
 @pytest.mark.parametrize(("version", "product"), [("7.24.0", "Camunda 7"), ("1.0.3", "Operaton or CIB seven")])

@@ -23,9 +23,10 @@ from flowhooks import (
     InstanceStatus,
     ProcessDefinition,
 )
+from flowhooks_camunda.definitions import DefinitionClasses
 from flowhooks_camunda.ends import read_ends
-from flowhooks_camunda.rest import RestApi
-from flowhooks_camunda.row import read_rows
+from flowhooks_camunda.rest import ResponseTooLarge, RestApi
+from flowhooks_camunda.row import Row, read_rows
 from flowhooks_camunda.times import format_time
 from flowhooks_camunda.variables import read_variables, to_conclusion
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from flowhooks import EngineConfig
     from flowhooks_camunda.ends import End
-    from flowhooks_camunda.row import Row
 
 INSTANCES: Final = "history/process-instance"
 DEFINITIONS: Final = "process-definition"
@@ -90,13 +90,14 @@ class CamundaClient:
             raise ValueError('conclusion_from = "business_status": Camunda has no business status')
         self._config = config
         self._api = RestApi(config)
+        self._classes = DefinitionClasses(self._api, config.class_variable)
         names = [*config.variables, config.class_variable]
         names += [config.conclusion_variable] if config.conclusion_from == "variable" else []
         self._names = tuple(dict.fromkeys(name for name in names if name))
 
     def check(self) -> EngineInfo:
         """Return the engine's version, and why its history is not sufficient for reconciliation, if so."""
-        (row,) = read_rows("version", [self._api.get("version").json])
+        row = Row("version", self._api.get("version").json)
         version = row.text("version")
         product = "Camunda 7" if version.startswith("7.") else "Operaton or CIB seven"
         return EngineInfo(product=product, version=version, problem=self._find_problem())
@@ -134,7 +135,7 @@ class CamundaClient:
         # The id is sent in a query, because in a path it could select another resource. Status 404 of a wrong URL then
         # does not look like an absent instance.
         response = self._api.post(INSTANCES, {"processInstanceIds": [instance_id]}, maxResults=1)
-        rows = [row for row in read_rows(INSTANCES, response.json) if row.text("id") == instance_id][:1]
+        rows = [row for row in read_rows(INSTANCES, response.json, maximum=1) if row.text("id") == instance_id][:1]
         if not rows:
             return InstanceStatus.ABSENT
         if rows[0].optional_time("endTime") is None:
@@ -154,7 +155,7 @@ class CamundaClient:
                 firstResult=page * size,
                 maxResults=size,
             )
-            rows = read_rows(DEFINITIONS, response.json)
+            rows = read_rows(DEFINITIONS, response.json, maximum=size)
             for row in rows:
                 definition = ProcessDefinition(
                     key=row.text("key"),
@@ -192,7 +193,10 @@ class CamundaClient:
 
     def _has_rows(self, path: str) -> bool:
         params = {"deserializeValues": "false"} if path.endswith("variable-instance") else {}
-        return bool(read_rows(path, self._api.get(path, maxResults=1, **params).json))
+        try:
+            return bool(read_rows(path, self._api.get(path, maxResults=1, **params).json, maximum=1))
+        except ResponseTooLarge:  # one row with a large value
+            return True
 
     def _read_page(
         self, since: datetime, until: datetime, *, first: int, size: int
@@ -206,10 +210,7 @@ class CamundaClient:
         if self._config.tenants:
             query["tenantIdIn"] = list(self._config.tenants)
         response = self._api.post(INSTANCES, query, firstResult=first, maxResults=size)
-        rows = read_rows(INSTANCES, response.json)
-        if len(rows) > size:
-            raise EngineError("invalid", f"{INSTANCES}: the engine lists {len(rows):,} instances instead of {size}.")
-        return rows, response.time
+        return read_rows(INSTANCES, response.json, maximum=size), response.time
 
     def _to_instances(self, rows: Sequence[Row], ends: Mapping[str, End]) -> tuple[FinishedInstance, ...]:
         """Convert rows to instances, in order of end time and then of id."""
@@ -218,12 +219,13 @@ class CamundaClient:
         instances = []
         for row, instance_id in zip(rows, ids, strict=True):
             values = variables[instance_id]
-            callback_class = values.get(self._config.class_variable)
-            end = ends[instance_id]
+            end, parent_id = ends[instance_id], row.optional_text("superProcessInstanceId")
+            # Variables of a called instance may be copies of its caller's, so they tell neither class nor conclusion.
+            own_values = values if parent_id is None else {}
             if self._config.conclusion_from == "end_event":
                 conclusion = end.event_id
             else:
-                conclusion = to_conclusion(values.get(self._config.conclusion_variable))
+                conclusion = to_conclusion(own_values.get(self._config.conclusion_variable))
             key, version = _key_and_version(row)
             instances.append(
                 FinishedInstance(
@@ -235,14 +237,24 @@ class CamundaClient:
                     process_definition_key=key,
                     process_definition_version=version,
                     business_key=row.optional_text("businessKey") or None,
-                    callback_class=callback_class if isinstance(callback_class, str) and callback_class else None,
+                    callback_class=self._callback_class(row, own_values),
                     conclusion=conclusion,
                     variables={name: values[name] for name in self._config.variables if name in values},
-                    parent_id=row.optional_text("superProcessInstanceId"),
+                    parent_id=parent_id,
                     tenant_id=row.optional_text("tenantId"),
                 )
             )
         return tuple(sorted(instances, key=lambda instance: (instance.ended_at, instance.id)))
+
+    def _callback_class(self, row: Row, values: Mapping[str, Any]) -> str | None:
+        """Return the variable; without it, the extension property of the process."""
+        name = self._config.class_variable
+        if not name:
+            return None
+        if name in values:
+            value = values[name]
+            return value if isinstance(value, str) and value else None
+        return self._classes.get(row.optional_text("processDefinitionId"), row.optional_text("processDefinitionKey"))
 
 
 def _key_and_version(row: Row) -> tuple[str | None, int | None]:

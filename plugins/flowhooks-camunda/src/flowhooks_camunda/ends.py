@@ -107,7 +107,11 @@ def _read_completed_ends(
 def _read_ends_in_window(
     api: RestApi, instances: Sequence[Row], since: datetime, until: datetime, is_past_deadline: Callable[[], bool]
 ) -> dict[str, End]:
-    """Return the ends of instances that started and ended between two times. A burst of ends is left out."""
+    """Return the ends of instances that started and ended between two times.
+
+    A burst of ends is left out. So are instances without activities in the response: while clocks are put back, a
+    window in the engine's local time can be empty.
+    """
     window = {
         "finishedAfter": format_time(since - MAX_CLOCK_SKEW),
         "finishedBefore": format_time(until + MAX_CLOCK_SKEW),
@@ -123,9 +127,11 @@ def _read_ends_in_window(
     by_instance: dict[str, list[Row]] = {}
     for activity in activities:
         by_instance.setdefault(activity.text("processInstanceId"), []).append(activity)
+    ids = (row.text("id") for row in instances)
     return {
-        instance_id: _decide_end(instance_id, by_instance.get(instance_id, ()))
-        for instance_id in (row.text("id") for row in instances)
+        instance_id: _decide_end(instance_id, by_instance[instance_id])
+        for instance_id in ids
+        if instance_id in by_instance
     }
 
 
@@ -140,7 +146,7 @@ def _read_completed_end(api: RestApi, instance_id: str) -> End:
 
 def _read_completing_activities(api: RestApi, **query: Any) -> list[Row]:
     response = api.post(PATH, {"finished": True, "completeScope": True, **query}, maxResults=MAX_ROWS)
-    return read_rows(PATH, response.json)
+    return read_rows(PATH, response.json, maximum=MAX_ROWS)
 
 
 def _decide_end(instance_id: str, activities: Sequence[Row]) -> End:
@@ -178,7 +184,7 @@ def _decide_end(instance_id: str, activities: Sequence[Row]) -> End:
 def _read_called_end(api: RestApi, instance_id: str) -> End:
     """Return the end of an instance that its parent ended, after an error of the instance or by a boundary event."""
     query = {"processInstanceId": instance_id, "finished": True, "canceled": True, "sorting": _LATEST_FIRST}
-    activities = read_rows(PATH, api.post(PATH, query, maxResults=MAX_ROWS).json)
+    activities = read_rows(PATH, api.post(PATH, query, maxResults=MAX_ROWS).json, maximum=MAX_ROWS)
     top_level = [
         activity for activity in activities if activity.optional_text("parentActivityInstanceId") == instance_id
     ]

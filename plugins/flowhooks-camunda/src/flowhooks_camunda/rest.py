@@ -31,15 +31,27 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_BYTES: Final = 16_777_216
 """Maximum size of a response. A page of 1,000 instances has less than 1 MiB."""
-_UNREACHABLE_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+_UNREACHABLE_STATUSES: Final = frozenset(
+    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+)
 """Statuses below 500 of temporary errors."""
-_REFUSED_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_REFUSED_STATUSES: Final = frozenset(
+    {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED}
+)
+_FAILED_STATUSES: Final = frozenset(
+    {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR}
+)
+"""Statuses of a request that the engine received and does not answer."""
 
 _sending: ContextVar[bool] = ContextVar("flowhooks_camunda_sending", default=False)
 
 
 class ResponseTooLarge(EngineError):
     """A response is larger than `MAX_RESPONSE_BYTES`."""
+
+
+class RequestFailed(EngineError):
+    """The engine received the request and gave no result: it has none, may not give it, or failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +235,15 @@ def _check_status(name: str, response: httpx2.Response) -> None:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise EngineError("invalid", f"{name}: the response is compressed, which was not requested.")
         return
+    error = RequestFailed if status in _FAILED_STATUSES else EngineError
     message = f"{name}: the engine responded with {_format_status(status)}"
     if status in _REFUSED_STATUSES:
-        raise EngineError("refused", f"{message}; check the credential in the settings and its permissions.")
+        raise error("refused", f"{message}; check the credential in the settings and its permissions.")
     if status in _UNREACHABLE_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise EngineError("unreachable", f"{message}.")
+        raise error("unreachable", f"{message}.")
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        raise EngineError("invalid", f"{message}; redirects are not followed: set url to the new address.")
-    raise EngineError("invalid", f"{message}; check that url is the base URL of the engine's REST API.")
+        raise error("invalid", f"{message}; redirects are not followed: set url to the new address.")
+    raise error("invalid", f"{message}; check that url is the base URL of the engine's REST API.")
 
 
 def _format_status(status: int) -> str:

@@ -22,6 +22,8 @@ class Row:
         EngineError: the value is not a JSON object.
     """
 
+    __slots__ = ("_members", "_path")
+
     def __init__(self, path: str, value: Any) -> None:
         if not isinstance(value, dict):
             raise EngineError("invalid", f"{path}: the response has {type(value).__name__} instead of an object.")
@@ -77,12 +79,19 @@ class Row:
         return EngineError("invalid", f"{self._path}: the member {name} is not {expected}.")
 
 
-def read_rows(path: str, value: Any) -> list[Row]:
+def read_rows(path: str, value: Any, *, maximum: int) -> list[Row]:
     """Return the objects of a response that is a JSON list.
 
+    Args:
+        path: the request's path, for errors.
+        value: the JSON value.
+        maximum: the requested number of objects. A malicious engine could fill the memory with more.
+
     Raises:
-        EngineError: the response is not a list of objects.
+        EngineError: the response is not a list of objects, or it is longer than requested.
     """
     if not isinstance(value, list):
         raise EngineError("invalid", f"{path}: the response is {type(value).__name__} instead of a list.")
+    if len(value) > maximum:
+        raise EngineError("invalid", f"{path}: the engine lists {len(value):,} rows instead of {maximum:,}.")
     return [Row(path, item) for item in value]

@@ -52,7 +52,7 @@ def read_variables(api: RestApi, ids: Sequence[str], names: Sequence[str]) -> di
                 continue
             batches += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
             continue
-        for row in read_rows(PATH, response.json):
+        for row in read_rows(PATH, response.json, maximum=max_results):
             name, instance_id = row.text("name"), row.text("processInstanceId")
             if instance_id in variables and name in names and row.optional_text("activityInstanceId") == instance_id:
                 value = _parse_value(row)
