@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli import output
+from flowhooks.cli.http_client import ask_readiness
 from flowhooks.cli.operations_client import lock_owner
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.clock import Clock, to_text
+from flowhooks.errors import ServerUnreachable
 from flowhooks.ledger import alert_queries, audit, database, stats
 from flowhooks.ledger.processes import live_processes
 from flowhooks.ledger.reader import Reader
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _ANY_AGE: Final = 1e9
 """Seconds. On SQLite there are no heartbeats: the lock tells which process lives."""
+_NO_SERVER: Final = "no server or worker is running: no callback is accepted, and no delivery runs"
 _STATES: Final = ("waiting", "running", "dead", "unknown", "handler_missing", "parked")
 
 
@@ -40,14 +43,15 @@ _STATES: Final = ("waiting", "running", "dead", "unknown", "handler_missing", "p
 def command(settings: Settings, *, as_json: bool) -> None:
     r"""Show what fails now, why deliveries wait, and which servers and workers run. It changes nothing.
 
-    The first lines name lasting conditions such as silent sources and a full disk, whether they are acknowledged or
-    not. Then come each other open alert that nobody has acknowledged, each open circuit, each paused handler with the
-    operator's note, and the errors with the most failures in the last hour. An error is named if one of its deliveries
-    is dead, unknown or retried. At most 20 conditions, circuits and paused handlers each are named; a line has the
+    The first lines say that no server or worker runs or, on SQLite, why the server is not ready, as its `/readyz`
+    does. Then come lasting conditions such as silent sources and a full disk, whether they are acknowledged or not,
+    each other open alert that nobody has acknowledged, each open circuit, each paused handler with the operator's
+    note, and the errors with the most failures in the last hour. An error is named if one of its deliveries is
+    dead, unknown or retried. At most 20 conditions, circuits and paused handlers each are named; a line has the
     number of the others. The last lines are the numbers of open deliveries and parked events. Of the waiting
-    deliveries, "due" could run now, "retrying" run again later, "blocked" wait for an earlier delivery or a limit, and
-    "paused" wait for their handler. "handler missing" wait for a plugin. The command works without a server, too. Times
-    are UTC.
+    deliveries, "due" could run now, "retrying" run again later, "blocked" wait for an earlier delivery or a limit,
+    and "paused" wait for their handler. "handler missing" wait for a plugin. The command works without a server,
+    too. Times are UTC.
 
     \b
     Examples:
@@ -55,7 +59,8 @@ def command(settings: Settings, *, as_json: bool) -> None:
       flowhooks overview --json | jq '.failing.alerts[].subject'
 
     Exit codes: 0 nothing fails (a handler may be paused, errors may have occurred, and conditions may be acknowledged),
-    1 an alert is not acknowledged, a circuit is open, or the database cannot be read; 2 wrong usage.
+    1 no server or worker runs, the server is not ready, an alert is not acknowledged, a circuit is open, or the
+    database cannot be read; 2 wrong usage.
     """
     now = Clock().now()
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
@@ -66,6 +71,7 @@ def command(settings: Settings, *, as_json: bool) -> None:
         failing = failing_now(connection, open_alerts, now)
         counts = stats.count_by_state(connection, limit=stats.MAX_COUNTED)
         waiting = stats.count_waiting(connection, now)
+    problems = _server_problems(settings, processes)
     alerts = [alert for alert in reversed(open_alerts) if alert.acknowledged_at is None]
     if as_json:
         output.print_json(
@@ -73,6 +79,7 @@ def command(settings: Settings, *, as_json: bool) -> None:
                 "generated_at": to_text(now),
                 "version": version,
                 "processes": [_process_to_json(process) for process in processes],
+                "problems": problems,
                 "failing": _failing_to_json(failing, alerts),
                 "counts": counts,
                 "count_limit": stats.MAX_COUNTED,
@@ -80,15 +87,16 @@ def command(settings: Settings, *, as_json: bool) -> None:
             }
         )
     else:
-        _print_processes(processes, version, now)
-        output.print_line()
-        lines = list(_failing_lines(failing, alerts))
+        if processes:
+            _print_processes(processes, version, now)
+            output.print_line()
+        lines = [*map(output.escape_newlines, problems), *_failing_lines(failing, alerts)]
         output.print_line("Failing now:" if lines else "Nothing fails now.", style="red" if lines else "green")
         for line in lines:
             output.print_line(f"  {line}")
         output.print_line()
         _print_counts(counts, waiting)
-    if alerts or failing.circuits:
+    if problems or alerts or failing.circuits:
         raise SystemExit(1)
 
 
@@ -103,10 +111,20 @@ def _processes(settings: Settings, connection: Connection) -> list[LiveProcess]:
     return [process for process in found if process.kind in {"server", "worker"}]
 
 
+def _server_problems(settings: Settings, processes: list[LiveProcess]) -> list[str]:
+    """Return why the server is not ready, or that none runs."""
+    holder = lock_owner(settings)
+    if holder is None or not holder.admin:
+        # Servers on PostgreSQL are not asked: the ledger does not have their addresses.
+        return [] if processes else [_NO_SERVER]
+    try:
+        return [f"process {holder.pid} is not ready: {problem}" for problem in ask_readiness(holder.admin)]
+    except ServerUnreachable as error:
+        return [f"process {holder.pid} does not answer: {error}"]
+
+
 def _print_processes(processes: list[LiveProcess], version: str, now: int) -> None:
-    if not processes:
-        output.print_line("No server is running.")
-    elif version:
+    if version:
         output.print_line(f"flowhooks {version}")
     for process in processes:
         running = output.format_duration(max(0, now - process.since))

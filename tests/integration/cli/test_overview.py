@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from flowhooks import __version__
+from flowhooks.ledger.lock import Lock, LockOwner
 
 
 def test_a_running_server(server, run):
     """It names the process and its version, and exits with 1 as soon as an alert is open."""
     answer = run("overview", "--json", server=server)
     whole = json.loads(answer.stdout)
-    assert answer.exit_code == bool(whole["failing"]["alerts"])
+    assert answer.exit_code == bool(whole["failing"]["alerts"] or whole["problems"])
     (process,) = whole["processes"]
     assert (process["kind"], process["pid"], whole["version"]) == ("server", server.process.pid, __version__)
     assert whole["counts"]["dead"] >= 1
@@ -32,19 +35,20 @@ def change(stopped_server, statement):
 
 
 def test_without_a_server(stopped_server, run, run_json):
-    """Errors of the last hour and a paused handler are named, and alone they are no failure; an open circuit is one."""
+    """Errors of the last hour, a paused handler and an open circuit are named. That no server runs is a failure."""
     assert (
         run("handlers", "pause", "shop:book", "--note", "the shop moves", "--yes", server=stopped_server).exit_code == 0
     )
-    whole = run_json("overview", server=stopped_server)
+    whole = run_json("overview", server=stopped_server, code=1)
     assert (whole["processes"], whole["version"]) == ([], "")
+    assert whole["problems"] == ["no server or worker is running: no callback is accepted, and no delivery runs"]
     (paused,) = whole["failing"]["paused"]
     assert (paused["handler"], paused["note"]) == ("shop:book", "the shop moves")
     (group,) = whole["failing"]["error_groups"]
     assert (group["handler"], group["last_hour"], group["attempts"]) == ("shop:book", 4, 4)
     shown = run("overview", server=stopped_server).stdout
     for words in (
-        "No server is running.",
+        "Failing now:\n  no server or worker is running: no callback is accepted, and no delivery runs\n",
         "the shop moves",
         "error of shop:book, 4 failures in the last hour, last ",
         f"flowhooks errors show {group['fingerprint'][:12]}",
@@ -58,7 +62,7 @@ def test_without_a_server(stopped_server, run, run_json):
 
 
 def test_conditions_are_named_with_the_acknowledging_operator(stopped_server, run, run_json):
-    """A silent source is named once whether it is acknowledged or not; acknowledged, it is no failure."""
+    """A silent source is named once whether it is acknowledged or not."""
     change(
         stopped_server,
         "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified)"
@@ -70,7 +74,48 @@ def test_conditions_are_named_with_the_acknowledging_operator(stopped_server, ru
     assert f"{named}: crm is silent" in unseen.stdout
     assert run("alerts", "acknowledge", "s", server=stopped_server, LOGNAME="ann").exit_code == 0
     assert f"{named}, acknowledged by ann: crm is silent" in run("overview", server=stopped_server).stdout
-    failing = run_json("overview", server=stopped_server)["failing"]
+    failing = run_json("overview", server=stopped_server, code=1)["failing"]
     (condition,) = failing["conditions"]
     assert (condition["subject"], condition["acknowledged_by"]) == ("crm", "ann")
     assert (failing["alerts"], failing["left_out"]) == ([], 0)
+
+
+class Readiness(BaseHTTPRequestHandler):
+    """A server that answers `/readyz` with the next of these bodies."""
+
+    bodies = ()
+
+    def do_GET(self):
+        """Answer `/readyz`."""
+        assert self.path == "/readyz"
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.bodies.pop(0))
+
+    def log_message(self, *args):
+        """Log nothing."""
+
+
+def test_a_server_that_is_not_ready(stopped_server, run, run_json, monkeypatch):
+    """Its reasons are named first, and are failures; without them, errors and paused handlers are none."""
+    change(stopped_server, "DELETE FROM alerts")
+    change(stopped_server, "UPDATE handlers SET circuit_opened_at = NULL")
+    not_ready = b'{"ready": false, "trouble": ["the last write failed (database is locked)"]}'
+    monkeypatch.setattr(Readiness, "bodies", [not_ready, not_ready, b'{"ready": true, "trouble": []}'])
+    lock = Lock(stopped_server.file)
+    assert lock.acquire()
+    try:
+        with HTTPServer(("127.0.0.1", 0), Readiness) as other:
+            lock.write_owner(LockOwner(pid=4711, admin=f"http://127.0.0.1:{other.server_port}"))
+            thread = threading.Thread(target=lambda: [other.handle_request() for _ in range(3)], daemon=True)
+            thread.start()
+            problem = "process 4711 is not ready: the last write failed (database is locked)"
+            assert run_json("overview", server=stopped_server, code=1)["problems"] == [problem]
+            assert f"Failing now:\n  {problem}\n" in run("overview", server=stopped_server).stdout
+            whole = run_json("overview", server=stopped_server)
+            thread.join()
+            assert (whole["problems"], len(whole["failing"]["error_groups"])) == ([], 1)
+        silent = run("overview", server=stopped_server)
+        assert (silent.exit_code, "process 4711 does not answer" in silent.stdout) == (1, True)
+    finally:
+        lock.release()
