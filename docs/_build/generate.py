@@ -108,7 +108,14 @@ def with_separators(allowed: str) -> str:
 
 def commands() -> str:
     """Every command with its help text and its options."""
-    out = ["## Options of the settings", "", "Every command but `send`, `plugins new` and `db copy` takes them.", ""]
+    without = [
+        f"`{' '.join(words)}`"
+        for words, command in _all_commands()
+        if not isinstance(command, click.Group)
+        and not {_names(param)[0] for param in command.params if isinstance(param, click.Option)} >= set(SHARED_OPTIONS)
+    ]
+    takers = f"Every command but {', '.join(without[:-1])} and {without[-1]} takes them."
+    out = ["## Options of the settings", "", takers, ""]
     serve = _command(("serve",))
     out += _options(param for param in serve.params if _names(param)[0] in SHARED_OPTIONS)
     for words, command in _all_commands():

@@ -75,7 +75,7 @@ DELIVERY_LATENCY_BUCKETS: Final = (
     43_200.0,
     172_800.0,
 )
-"""Upper limits in seconds, up to 48 hours: the retries of `Retry()` take up to 27.5 hours."""
+"""Upper limits in seconds, up to 48 hours: the retries of `Retry()` take up to 30.4 hours."""
 COMMIT_DURATION_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 COMMIT_BATCH_SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
