@@ -129,6 +129,8 @@ def _open_postgresql(
             f"database: an option after the ? of the URL cannot be used: {one_line(str(error))}"
         ) from None
     timeouts.install(engine, statement_timeout=statement_timeout, ping_timeout=BUSY_SECONDS)
+    if writing:
+        timeouts.drop_read_only_sessions(engine)
     return engine
 
 

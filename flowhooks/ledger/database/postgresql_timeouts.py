@@ -134,6 +134,20 @@ def install(engine: Engine, *, statement_timeout: float | None, ping_timeout: fl
     engine.dialect.do_ping = quick_ping  # type: ignore[assignment]  # as above
 
 
+def drop_read_only_sessions(engine: Engine) -> None:
+    """Make an engine that writes close its connections once a statement is refused because the session is read-only.
+
+    After a failover the server may be a standby now, or may have been one when the session began. Without this the pool
+    would use the same session for the next transaction.
+    """
+    is_lost = engine.dialect.is_disconnect
+
+    def is_disconnect(error: Any, connection: Any, cursor: Any) -> bool:
+        return isinstance(error, psycopg.errors.ReadOnlySqlTransaction) or is_lost(error, connection, cursor)
+
+    engine.dialect.is_disconnect = is_disconnect  # type: ignore[method-assign]  # as in `install`
+
+
 def keepalive_options(url: str) -> dict[str, str]:
     """Return the keepalive options of a connection, except those that the URL sets itself.
 

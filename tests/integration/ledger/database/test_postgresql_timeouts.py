@@ -50,6 +50,21 @@ def test_a_statement_error_does_not_close_the_connection(postgresql_url):
         engine.dispose()
 
 
+def test_a_session_that_refuses_writes_is_replaced(postgresql_url):
+    """A writer does not keep a session of a server that was a standby or read-only when the session began."""
+    engine = open_engine(postgresql_url, writing=True)
+    try:
+        with engine.begin() as line:
+            line.exec_driver_sql("SET default_transaction_read_only = on").close()
+        with pytest.raises(DBAPIError, match="read-only") as refused, engine.begin() as line:
+            line.exec_driver_sql("DELETE FROM handlers")
+        assert refused.value.connection_invalidated
+        with engine.begin() as line:
+            line.exec_driver_sql("DELETE FROM handlers").close()
+    finally:
+        engine.dispose()
+
+
 def test_a_connection_check_uses_no_separate_transaction(postgresql_url):
     """A pooled connection is checked by the statement that begins the transaction; a closed one is replaced."""
     engine = open_engine(postgresql_url, writing=False, statement_timeout=5)
