@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import inspect, select, text
+from sqlalchemy import inspect, literal, select, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from flowhooks.errors import LedgerEmpty, LedgerSchemaTooOld, LedgerUnusable
@@ -22,6 +22,8 @@ HEAD: Final = "0001"
 """The newest migration."""
 _LEDGER_TABLES: Final = frozenset({VERSION_TABLE, "events", "deliveries", "attempts"})
 """Tables that every version has. They identify a ledger, because other programs also use Alembic."""
+_LOCK: Final = database.lock_statement(select(literal("flowhooks db upgrade")))
+"""Allows only one upgrade of a PostgreSQL database at a time."""
 
 
 def revision(connection: Connection) -> str | None:
@@ -50,6 +52,7 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
     """
     try:
         with engine.begin() as connection:
+            database.lock(connection, _LOCK, {})
             before = revision(connection)
             if before is None:
                 create_tables(connection, HEAD)

@@ -73,3 +73,14 @@ def test_a_new_ledger_has_the_same_tables_as_a_migrated_ledger(new_url, monkeypa
     assert definitions(created) == [*found, version]
     assert version == [(runner.HEAD,)]
     assert all(len(rows) > 20 for rows in found)
+
+
+def test_two_upgrades_at_once_create_the_tables_once(postgresql_server, together):
+    """The second of two upgrades of an empty database waits for the first one, and finds its tables."""
+    name = f"flowhooks_{uuid.uuid4().hex}"
+    url = postgresql_server.make(name)
+    try:
+        results = together(lambda: upgrade(url), lambda: upgrade(url))
+    finally:
+        postgresql_server.drop(name)
+    assert sorted(results, key=str) == [(runner.HEAD, runner.HEAD), (None, runner.HEAD)]
