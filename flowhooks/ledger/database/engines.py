@@ -112,6 +112,10 @@ def _open_postgresql(
             settings += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     else:
         settings += " -c default_transaction_read_only=on"
+    targets = {}
+    if not writing and url.query.get("target_session_attrs") == "read-write":
+        # Sessions of a reader are read-only on every server, so libpq would refuse each of them.
+        targets["target_session_attrs"] = "primary"
     try:
         keepalive = timeouts.keepalive_options(url.set(drivername=POSTGRESQL).render_as_string(hide_password=False))
         engine = create_engine(
@@ -121,6 +125,7 @@ def _open_postgresql(
             use_native_hstore=False,  # otherwise each engine searches the database's types for it
             hide_parameters=True,  # also in the errors of handlers, which are sent to the workflow engine
             connect_args=keepalive
+            | targets
             | {"connect_timeout": int(BUSY_SECONDS), "options": settings, "application_name": "flowhooks"},
             **options,
         )

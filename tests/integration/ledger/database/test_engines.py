@@ -57,6 +57,19 @@ def test_commits_on_postgresql_are_durable(postgresql_url, lent):
     writing.dispose()
 
 
+def test_a_url_that_asks_for_the_primary_server_can_be_used(postgresql_url):
+    """`target_session_attrs=read-write` selects the primary server for writers and for readers."""
+    url = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}target_session_attrs=read-write"
+    for writing in (True, False):
+        engine = database.open_engine(url, writing=writing)
+        try:
+            with engine.connect() as connection:
+                state = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
+                assert state == ("off" if writing else "on")
+        finally:
+            engine.dispose()
+
+
 def test_there_is_one_writing_connection(engines):
     """The writer has the only writing connection."""
     writing, _ = engines
