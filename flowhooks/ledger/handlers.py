@@ -235,22 +235,21 @@ def suspend_missing(transaction: WriteTransaction, loaded: Iterable[str], now: i
         transaction.connection.execute(statement, {"loaded": json.dumps(loaded)})
 
 
-def register_loaded(
-    transaction: WriteTransaction, loaded: Collection[Handler], now: int, *, suspend_others: bool
-) -> list[RegisteredHandler]:
-    """Register the loaded handlers and make their suspended deliveries due.
+def register_loaded(transaction: WriteTransaction, loaded: Collection[Handler], now: int) -> list[RegisteredHandler]:
+    """Register the loaded handlers; return the registered handlers that are not loaded."""
+    register(transaction, loaded, now)
+    loaded_ids = {handler.id for handler in loaded}
+    return [registered for registered in registered_handlers(transaction.connection) if registered.id not in loaded_ids]
+
+
+def wake_loaded(transaction: WriteTransaction, loaded: Collection[Handler], now: int, *, shared: bool) -> None:
+    """Make the suspended deliveries of registered handlers due.
 
     Args:
         transaction: the open transaction.
         loaded: the loaded handlers.
         now: microseconds since 1970.
-        suspend_others: whether deliveries of all other handlers are suspended.
-
-    Returns:
-        The registered handlers that are not loaded.
+        shared: whether another process may have the other handlers; otherwise their deliveries are suspended.
     """
-    register(transaction, loaded, now)
-    loaded_ids = {handler.id for handler in loaded}
     with database.with_statement_timeout(transaction.connection, None):
-        (suspend_missing if suspend_others else wake_waiting)(transaction, loaded_ids, now)
-    return [registered for registered in registered_handlers(transaction.connection) if registered.id not in loaded_ids]
+        (wake_waiting if shared else suspend_missing)(transaction, [handler.id for handler in loaded], now)

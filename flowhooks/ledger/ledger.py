@@ -378,13 +378,15 @@ class Ledger(Reader):
             now, self._in_flight.plugin_versions = self._clock.now(), plugin_versions
             self._order_scheduler.limits.update(limits_of(loaded))
             self._ordered_handlers.update(handler.id for handler in loaded if handler.order_by is not None)
-            # On a shared ledger, another process may have the handlers that are missing here.
-            missing = handlers.register_loaded(transaction, loaded, now, suspend_others=not self.shared)
+            missing = handlers.register_loaded(transaction, loaded, now)
             self.pauses.replace(pauses.paused(transaction.connection))
             circuit_state.reset_for_new_version(transaction, plugin_versions, now, self.pauses)
             return missing
 
-        return self._write_at_start(met)
+        missing = self._write_at_start(met)
+        # Afterwards, because it may take minutes, and claims of other processes change rows of handlers.
+        self._write_at_start(lambda later: handlers.wake_loaded(later, loaded, self._clock.now(), shared=self.shared))
+        return missing
 
     def recover(self, *, missing_handlers: Collection[str] = ()) -> dict[Any, int]:
         """Record attempts of processes that are no longer alive as lost; return the number of deliveries by new state.
@@ -398,8 +400,7 @@ class Ledger(Reader):
         """
 
         def recovered(transaction: WriteTransaction) -> dict[Any, int]:
-            now = self._clock.now()
-            heartbeats = self._registration.heartbeats
+            now, heartbeats = self._clock.now(), self._registration.heartbeats
             if self.shared and heartbeats.covers_window():
                 processes.expire_stale(transaction, now, heartbeats.expiry_limits())
             recorder, random = self._result_recorder, self._clock.random

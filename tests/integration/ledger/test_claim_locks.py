@@ -274,6 +274,20 @@ def test_several_handlers_are_changed_in_the_order_of_their_ids(opened, blocker,
     assert set(changed.result(WAIT_TIMEOUT).handlers) == set(ids)
 
 
+def test_a_start_that_wakes_deliveries_holds_no_handler(opened, blocker, pool):
+    """It may take minutes, and a claim of another process changes the rows of rated handlers."""
+    first = opened(h={}, other={})
+    queued = take(first, "h")
+    first.sql("UPDATE deliveries SET due_at = NULL")
+    blocker.execute("SELECT FROM deliveries FOR UPDATE")
+    started = pool.submit(opened, h={}, other={})
+    until(lambda: first.sql(WAITING_FOR_A_ROW) != [(0,)])
+    blocker.execute("SELECT FROM handlers FOR NO KEY UPDATE NOWAIT")
+    blocker.rollback()
+    started.result(WAIT_TIMEOUT)
+    assert first.sql("SELECT id FROM deliveries WHERE due_at IS NOT NULL") == [(queued.delivery_id,)]
+
+
 def test_a_promotion_that_waits_holds_no_handler(opened, blocker, pool, one_batch, ledger_steps_of):
     """The next delivery of a group is promoted before a claim of the same batch locks its handler."""
     flow = opened(h=LIMITED | ORDERED, other=LIMITED)
