@@ -45,22 +45,22 @@ def command(settings: Settings, *, as_json: bool) -> None:
 
     The first lines say that no server or worker runs or, on SQLite, why the server is not ready, as its `/readyz`
     does. Then come lasting conditions such as silent sources and a full disk, whether they are acknowledged or not,
-    each other open alert that nobody has acknowledged, each open circuit, each paused handler with the operator's
-    note, and the errors with the most failures in the last hour. An error is named if one of its deliveries is
-    dead, unknown or retried. At most 20 conditions, circuits and paused handlers each are named; a line has the
-    number of the others. The last lines are the numbers of open deliveries and parked events. Of the waiting
-    deliveries, "due" could run now, "retrying" run again later, "blocked" wait for an earlier delivery or a limit,
-    and "paused" wait for their handler. "handler missing" wait for a plugin. The command works without a server,
-    too. Times are UTC.
+    and each other open alert that nobody has acknowledged. They are followed by each open circuit, each paused
+    handler with the operator's note, and the errors with the most failures in the last hour. An error is named if
+    one of its deliveries is dead, unknown or retried. At most 20 conditions, circuits and paused handlers each are
+    named; a line has the number of the others. The last lines are the numbers of open deliveries and parked events.
+    Of the waiting deliveries, "due" could run now, "retrying" run again later, "blocked" wait for an earlier
+    delivery or a limit, and "paused" wait for their handler. "handler missing" wait for a plugin. The command works
+    without a server, too. Times are UTC.
 
     \b
     Examples:
       flowhooks overview
       flowhooks overview --json | jq '.failing.alerts[].subject'
 
-    Exit codes: 0 nothing fails (a handler may be paused, errors may have occurred, and conditions may be acknowledged),
-    1 no server or worker runs, the server is not ready, an alert is not acknowledged, a circuit is open, or the
-    database cannot be read; 2 wrong usage.
+    Exit codes: 0 nothing fails, 1 no server or worker runs, the server is not ready, an alert is not acknowledged, a
+    circuit is open, or the database cannot be read; 2 wrong usage. Paused handlers, errors and acknowledged conditions
+    are no failure.
     """
     now = Clock().now()
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
