@@ -1,4 +1,4 @@
-"""The engine client `flowable`: reads finished process instances of Flowable 6 and 7, and how they ended, by REST."""
+"""The engine client `flowable`: reads how process instances of Flowable 6.3 or later ended, by REST."""
 
 from __future__ import annotations
 

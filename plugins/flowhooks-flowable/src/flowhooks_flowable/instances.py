@@ -1,6 +1,6 @@
 """Process instances of a response, and how they ended. This module sends no requests.
 
-How an instance ended, in the history of Flowable 6 and 7:
+How an instance ended, in the history of Flowable 6.3 or later:
 
 - No `deleteReason`: the instance ended at the activity `endActivityId`. An error end event that nothing catches is
   never committed, so it is not in the history.
