@@ -610,9 +610,12 @@ def test_the_status_of_instances(engine: FlowableStandIn, client: FlowableClient
     """Running, absent, and running before the history has it."""
     running = engine.start()
     assert client.instance(running) is InstanceStatus.RUNNING
+    assert len(engine.requests) == 1
     assert client.instance("a/b?c=d") is InstanceStatus.ABSENT
+    assert len(engine.requests) == 3
     engine.keeps_history = False
     assert client.instance(running) is InstanceStatus.RUNNING
+    assert len(engine.requests) == 5
 
 
 def test_an_answer_about_another_instance_is_an_error(engine: FlowableStandIn, client: FlowableClient) -> None:
