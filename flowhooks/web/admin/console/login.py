@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import falcon
 import structlog
@@ -187,5 +187,7 @@ def _safe_next(path: str) -> str:
         return f"{CONSOLE_ROOT}/"
     ours = not parts.scheme and not parts.netloc and parts.path.startswith(f"{CONSOLE_ROOT}/")
     if not ours or parts.path in {LOGIN_PATH, LOGOUT_PATH, f"{CONSOLE_ROOT}/live"}:
+        return f"{CONSOLE_ROOT}/"
+    if not {".", ".."}.isdisjoint(unquote(parts.path).split("/")):  # a browser would leave the console
         return f"{CONSOLE_ROOT}/"
     return quote(parts.path, safe="/%:@!$&'()*+,;=-._~") + (f"?{parts.query}" if parts.query else "")

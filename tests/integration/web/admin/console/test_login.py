@@ -519,6 +519,12 @@ def test_logs_have_failed_logins_but_no_secrets(console):
             for address in ("javascript:alert(1)", "/console/请", "/console/live", "/console", "http://[")
         ),
         ("/console/" + "a" * 3000, "/console/"),
+        *(
+            # Browsers resolve these steps, also encoded, before they send the request.
+            (address, "/console/")
+            for address in ("/console/../other", "/console/%2e%2E/other", "/console/events/.%2e/a", "/console/..?a=b")
+        ),
+        ("/console/events/a..b?a=../b", "/console/events/a..b?a=../b"),
     ],
 )
 def test_a_login_redirects_only_to_a_console_page(given, then):
