@@ -106,6 +106,19 @@ def test_the_workflow_runs_the_commands_of_the_readme(baked):
     assert {"ruff check", "ruff format --check", "mypy", "pytest"} <= commands
 
 
+def test_the_workflow_can_install_flowhooks_from_another_place(baked):
+    """With the variable that the README names, the workflow installs flowhooks from there before the package."""
+    workflow = yaml.safe_load(baked.files[".github/workflows/test.yml"])
+    steps = workflow["jobs"]["test"]["steps"]
+    (step,) = [step for step in steps if "vars." in str(step)]
+    assert step["if"] == "vars.FLOWHOOKS_URL != ''"
+    assert step["env"] == {"FLOWHOOKS_URL": "${{ vars.FLOWHOOKS_URL }}"}
+    assert step["run"] == 'pip install "flowhooks @ $FLOWHOOKS_URL"'
+    (install,) = [step for step in steps if "pip install -e" in step.get("run", "")]
+    assert steps.index(step) < steps.index(install)
+    assert "`FLOWHOOKS_URL`" in baked.files["README.md"]
+
+
 def test_generated_files_contain_the_answers_unchanged(baked):
     """Domain, author, class and key with any characters are read from the files unchanged."""
     given = baked.given
