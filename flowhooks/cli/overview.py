@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _ANY_AGE: Final = 1e9
 """Seconds. On SQLite there are no heartbeats: the lock tells which process lives."""
 _NO_SERVER: Final = "no server or worker is running: no callback is accepted, and no delivery runs"
+_ONLY_WORKERS: Final = "no server is running, only workers: no callback is accepted"
 _STATES: Final = ("waiting", "running", "dead", "unknown", "handler_missing", "parked")
 
 
@@ -43,7 +44,7 @@ _STATES: Final = ("waiting", "running", "dead", "unknown", "handler_missing", "p
 def command(settings: Settings, *, as_json: bool) -> None:
     r"""Show what fails now, why deliveries wait, and which servers and workers run. It changes nothing.
 
-    The first lines say that no server or worker runs or, on SQLite, why the server is not ready, as its `/readyz`
+    The first lines say that no server runs or, on SQLite, why the server is not ready, as its `/readyz`
     does. Then come lasting conditions such as silent sources and a full disk, whether they are acknowledged or not,
     and each other open alert that nobody has acknowledged. They are followed by each open circuit, each paused
     handler with the operator's note, and the errors with the most failures in the last hour. An error is named if
@@ -58,7 +59,7 @@ def command(settings: Settings, *, as_json: bool) -> None:
       flowhooks overview
       flowhooks overview --json | jq '.failing.alerts[].subject'
 
-    Exit codes: 0 nothing fails, 1 no server or worker runs, the server is not ready, an alert is not acknowledged, a
+    Exit codes: 0 nothing fails, 1 no server runs, the server is not ready, an alert is not acknowledged, a
     circuit is open, or the database cannot be read; 2 wrong usage. Paused handlers, errors and acknowledged conditions
     are no failure.
     """
@@ -116,7 +117,9 @@ def _server_problems(settings: Settings, processes: list[LiveProcess]) -> list[s
     holder = lock_owner(settings)
     if holder is None or not holder.admin:
         # Servers on PostgreSQL are not asked: the ledger does not have their addresses.
-        return [] if processes else [_NO_SERVER]
+        if any(process.kind == "server" for process in processes):
+            return []
+        return [_ONLY_WORKERS if processes else _NO_SERVER]
     try:
         return [f"process {holder.pid} is not ready: {problem}" for problem in ask_readiness(holder.admin)]
     except ServerUnreachable as error:

@@ -9,7 +9,9 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from flowhooks import __version__
+from flowhooks.cli import overview
 from flowhooks.ledger.lock import Lock, LockOwner
+from flowhooks.ledger.processes import LiveProcess
 
 
 def test_a_running_server(server, run):
@@ -119,3 +121,11 @@ def test_a_server_that_is_not_ready(stopped_server, run, run_json, monkeypatch):
         assert (silent.exit_code, "process 4711 does not answer" in silent.stdout) == (1, True)
     finally:
         lock.release()
+
+
+def test_workers_without_a_server(stopped_server, run_json, monkeypatch):
+    """Workers run deliveries, but accept no callback."""
+    worker = LiveProcess("host", 4711, "worker", 0, frozenset())
+    monkeypatch.setattr(overview, "_processes", lambda _settings, _connection: [worker])
+    whole = run_json("overview", server=stopped_server, code=1)
+    assert whole["problems"] == ["no server is running, only workers: no callback is accepted"]
