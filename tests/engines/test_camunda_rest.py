@@ -188,6 +188,8 @@ def settings(engine):
         ("no_end_event", EndState.UNDECIDED, None),
         ("later", EndState.COMPLETED, "l_end"),
         ("escalated", EndState.COMPLETED, "x_end"),
+        ("nested", EndState.COMPLETED, "d_end"),
+        ("task_in_sub_process", EndState.UNDECIDED, None),
     ],
 )
 def test_the_end_event_of_the_process_decides_the_end_state(engine, key, end_state, event):
@@ -230,6 +232,24 @@ def test_a_called_instance_has_its_own_end(engine, value, called, caller):
     assert read(engine, child).end_state is called
     instance = read(engine, parent, conclusion_from="end_event")
     assert (instance.end_state, instance.conclusion) == (EndState.COMPLETED, caller)
+
+
+def test_a_called_instance_that_caught_its_error_is_undecided(engine):
+    """Its caller ended it later, so the error was not its end."""
+    caller = engine.start(key="stops_called")
+    (child,) = engine.send("GET", "/process-instance", params={"superProcessInstance": caller})
+    engine.send("POST", "/message", json={"messageName": "stop", "processInstanceId": caller})
+    assert read(engine, child["id"]).end_state is EndState.UNDECIDED
+    instance = read(engine, caller, conclusion_from="end_event")
+    assert (instance.end_state, instance.conclusion) == (EndState.COMPLETED, "m_end")
+
+
+def test_an_error_of_a_sub_process_that_the_caller_catches_is_undecided(engine):
+    """The history does not tell it from an error that the called instance caught before its caller ended it."""
+    caller = read(engine, engine.start(key="catches_error"), conclusion_from="end_event")
+    (row,) = engine.send("GET", "/history/process-instance", params={"superProcessInstanceId": caller.id})
+    assert read(engine, row["id"]).end_state is EndState.UNDECIDED
+    assert (caller.end_state, caller.conclusion) == (EndState.COMPLETED, "h_end")
 
 
 def test_a_called_instance_has_the_class_of_its_own_process(engine):

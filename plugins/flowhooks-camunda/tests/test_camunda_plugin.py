@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from flowhooks import EngineClient
 
+TIMES = ("2026-01-31T09:30:00.000+0000", "2026-01-31T09:30:00.001+0000")
 EVENTS = {EndState.COMPLETED: "noneEndEvent", EndState.ERROR: "errorEndEvent", EndState.TERMINATED: "terminateEndEvent"}
 
 
@@ -337,6 +338,39 @@ def test_the_entry_point_names_the_plugin() -> None:
             "end",
         ),
         ([activity("subProcess", "sub")], EndState.UNDECIDED, None),
+        (
+            [
+                activity("subProcess", "sub"),
+                activity(parentActivityInstanceId="sub:1"),
+                activity("serviceTask", "failed", parentActivityInstanceId="sub:1"),
+            ],
+            EndState.UNDECIDED,
+            None,
+        ),
+        (
+            [
+                activity("subProcess", "sub"),
+                activity(parentActivityInstanceId="sub:1"),
+                activity("subProcess", "inner", parentActivityInstanceId="sub:1"),
+                activity("errorEndEvent", "refused", parentActivityInstanceId="inner:1"),
+            ],
+            EndState.UNDECIDED,
+            None,
+        ),
+        (
+            [
+                activity("subProcess", "sub"),
+                activity("subProcess", "inner", parentActivityInstanceId="sub:1"),
+                activity(parentActivityInstanceId="inner:1"),
+            ],
+            EndState.COMPLETED,
+            "end",
+        ),
+        (
+            [activity("subProcess", "sub"), activity("subProcess", "sub", parentActivityInstanceId="sub:1")],
+            EndState.UNDECIDED,
+            None,
+        ),
         ([activity(parentActivityInstanceId="sub:1")], EndState.UNDECIDED, None),
     ],
 )
@@ -360,6 +394,30 @@ def test_the_activity_history_decides_the_end_state(
         ([activity("userTask", canceled=True, completeScope=False)], EndState.CANCELLED),
         ([activity("errorEndEvent", canceled=True, completeScope=False)], EndState.ERROR),
         ([activity("escalationEndEvent", canceled=True, completeScope=False)], EndState.UNDECIDED),
+        # An event sub-process caught the error, and the caller ended the instance later.
+        (
+            [
+                activity("errorEndEvent", canceled=True, completeScope=False, endTime=TIMES[0]),
+                activity("subProcess", "sub", canceled=True, completeScope=False, startTime=TIMES[0]),
+            ],
+            EndState.UNDECIDED,
+        ),
+        # A sub-process began before the error, which ended it.
+        (
+            [
+                activity("errorEndEvent", canceled=True, completeScope=False, endTime=TIMES[1]),
+                activity("subProcess", "sub", canceled=True, completeScope=False, startTime=TIMES[0]),
+            ],
+            EndState.ERROR,
+        ),
+        # An error of a sub-process: a boundary event may have caught it, or the caller.
+        (
+            [
+                activity("subProcess", "sub", canceled=True, completeScope=False),
+                activity("errorEndEvent", canceled=True, completeScope=False, parentActivityInstanceId="sub:1"),
+            ],
+            EndState.UNDECIDED,
+        ),
     ],
 )
 def test_a_called_instance_ended_by_its_parent(

@@ -7,8 +7,8 @@ is the process instance if it belongs to the process itself and not to a sub-pro
 - An error end event that nothing caught ended its branch. A caught error end event is `canceled` and has not completed
   a scope.
 - Any other end event is a normal end.
-- A sub-process was the last activity: an event sub-process, or a sub-process without a following activity. Its own end
-  events decide.
+- A sub-process was the last activity: an event sub-process, or a sub-process without a following activity. Its own last
+  activities decide, in the same way, except that its terminate end event is a normal end.
 - A task was the last activity. Either no end event follows it, or it has thrown an error that nothing caught. The
   history does not show which of the two, so this end is undecided. An error end beside a normal end is undecided, too.
 
@@ -164,21 +164,35 @@ def _decide_end(instance_id: str, activities: Sequence[Row]) -> End:
     terminated = [activity for activity in top_level if _activity_type(activity) == "terminateEndEvent"]
     if terminated:
         return End(EndState.TERMINATED, _last_event_id(terminated))
-    ends = []
-    for activity in top_level:
-        if _activity_type(activity) == "subProcess":
-            inner_ends = [child for child in activities if _is_child(child, activity) and _is_end_event(child)]
-            if not inner_ends:
-                return End(EndState.UNDECIDED)
-            ends += inner_ends
-        elif _is_end_event(activity):
-            ends.append(activity)
-        else:
-            return End(EndState.UNDECIDED)
-    errors = [activity for activity in ends if _activity_type(activity) == "errorEndEvent"]
+    ends = _find_end_events(instance_id, activities)
+    if ends is None:
+        return End(EndState.UNDECIDED)
+    errors = [activity for activity in ends if _is_error_end_event(activity)]
     if errors and len(errors) < len(ends):
         return End(EndState.UNDECIDED)
     return End(EndState.ERROR if errors else EndState.COMPLETED, _last_event_id(ends))
+
+
+def _find_end_events(instance_id: str, activities: Sequence[Row]) -> list[Row] | None:
+    """Return the end events of an instance and of its last sub-processes; None if another activity ended a branch."""
+    by_parent: dict[str | None, list[Row]] = {}
+    for activity in activities:
+        by_parent.setdefault(activity.optional_text("parentActivityInstanceId"), []).append(activity)
+    ends: list[Row] = []
+    scopes = [instance_id]
+    for scope in scopes:  # grows by the sub-processes that are found
+        # Each scope is read once, so the loop ends even if a malicious engine lists an activity as its own parent.
+        last_activities = by_parent.pop(scope, [])
+        if not last_activities:
+            return None
+        for activity in last_activities:
+            if _activity_type(activity) == "subProcess":
+                scopes.append(activity.text("id"))
+            elif _is_end_event(activity):
+                ends.append(activity)
+            else:
+                return None
+    return ends
 
 
 def _read_called_end(api: RestApi, instance_id: str) -> End:
@@ -188,12 +202,20 @@ def _read_called_end(api: RestApi, instance_id: str) -> End:
     top_level = [
         activity for activity in activities if activity.optional_text("parentActivityInstanceId") == instance_id
     ]
-    errors = [activity for activity in top_level if _activity_type(activity) == "errorEndEvent"]
+    errors = [activity for activity in top_level if _is_error_end_event(activity)]
     if errors:
-        return End(EndState.ERROR, _last_event_id(errors))
-    if any(_is_end_event(activity) for activity in top_level):  # such as an escalation that the parent caught
+        is_caught_inside = _has_sub_process_since(max(error.time("endTime") for error in errors), top_level)
+        return End(EndState.UNDECIDED) if is_caught_inside else End(EndState.ERROR, _last_event_id(errors))
+    # Such as an escalation that the parent caught; or an error of a sub-process, which the instance may have caught.
+    if any(_is_end_event(activity) for activity in top_level) or any(map(_is_error_end_event, activities)):
         return End(EndState.UNDECIDED)
     return End(EndState.CANCELLED)
+
+
+def _has_sub_process_since(time: datetime, activities: Sequence[Row]) -> bool:
+    """Return whether a sub-process began at a time or later, such as an event sub-process that caught an error."""
+    sub_processes = [activity for activity in activities if _activity_type(activity) == "subProcess"]
+    return any(sub_process.time("startTime") >= time for sub_process in sub_processes)
 
 
 def _activity_type(activity: Row) -> str:
@@ -204,8 +226,8 @@ def _is_end_event(activity: Row) -> bool:
     return _activity_type(activity).endswith("EndEvent")
 
 
-def _is_child(activity: Row, parent: Row) -> bool:
-    return activity.optional_text("parentActivityInstanceId") == parent.text("id")
+def _is_error_end_event(activity: Row) -> bool:
+    return _activity_type(activity) == "errorEndEvent"
 
 
 def _last_event_id(activities: Sequence[Row]) -> str | None:
