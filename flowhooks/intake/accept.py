@@ -264,7 +264,7 @@ class Intake:
         of_idle = {delivery_id for delivery_id, handler in new.deliveries if not self._runs_somewhere(handler)}
         awaited = waiter.pending_of(of_idle) if of_idle else ()
         found = self._read_statuses(new.event.id) if awaited else {}
-        waiter.apply_snapshot(found.values())
+        self._waiters.notify_snapshot(new.event.id, found.values())
         for delivery_id in awaited:
             if delivery_id not in found or found[delivery_id].state is not State.RUNNING:
                 waiter.stop_waiting_for(delivery_id)
@@ -357,7 +357,7 @@ class Intake:
             waiter = self._waiters.open(accepted.event_id, delivery_ids, wait, retried=dead)
             with waiter or nullcontext():
                 if waiter is not None:
-                    waiter.apply_snapshot(self._read_statuses(accepted.event_id).values())
+                    self._waiters.notify_snapshot(accepted.event_id, self._read_statuses(accepted.event_id).values())
                     waiter.wait(max(0.0, wait - (time.monotonic() - started)), spare_threads)
                     is_pending = waiter.is_pending  # before the copy, as above
                     latest = {status.delivery_id: status for status in delivery_statuses} | waiter.delivery_statuses

@@ -901,3 +901,26 @@ def test_the_callback_that_prevents_a_batch_is_logged(paper, intake, logged, eve
         assert (entry["event_id"], entry["why"]) == ("e1", "it is not JSON")
         assert "`flowhooks verify`" in entry["next"]
     assert paper.of("notice") == []
+
+
+def test_an_outcome_that_arrives_while_statuses_are_applied_is_kept(paper, intake):
+    """An outcome recorded by another thread is not replaced by an older status that is being applied."""
+    writer = threading.Thread(
+        target=paper.watches.notify, args=("before", delivery_status("again", State.SUCCEEDED)), daemon=True
+    )
+
+    class Applied(DeliveryStatus):
+        """A status that another thread overtakes between its check and its record."""
+
+        @property
+        def state(self):
+            if writer.ident is None:
+                writer.start()
+                writer.join(0.2)
+            return State.RUNNING
+
+    running = delivery_status("again", State.RUNNING)
+    came_before(paper, running)
+    paper.there = [Applied(*running)]
+    assert intake().accept(CALL_BACK, wait=LONG).status is AnswerStatus.DONE
+    writer.join(WAIT_TIMEOUT)
