@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 NOT_A_DATABASE: Final = "file is not a database"
 """SQLite's text for a file that does not begin as its files do."""
+NOT_A_DATABASE_ADVICE: Final = "correct --database or the setting database, or restore a backup"
 RESTORE_ADVICE: Final = "stop the server and restore a backup; callbacks are answered 503 until then"
 PUT_BACK_ADVICE: Final = (
     "put the original file back with its -wal, or restart the server on the right file; "
@@ -278,10 +279,7 @@ def reject_damaged(engine: Engine, url: str) -> None:
     file = database.database_file(url)
     if file is not None and _is_small(file) and (why := _read_damage(engine)):
         if why == NOT_A_DATABASE:
-            raise LedgerUnusable(
-                "it is no SQLite database, or its header is damaged: correct --database or the setting database, or "
-                "restore a backup"
-            )
+            raise LedgerUnusable(f"it is no SQLite database, or its header is damaged: {NOT_A_DATABASE_ADVICE}")
         raise LedgerUnusable(f"it is damaged ({why}): restore a backup")
 
 

@@ -27,7 +27,7 @@ from flowhooks.ledger import (
     purge,
     queries,
 )
-from flowhooks.ledger.file_guard import PUT_BACK_ADVICE, reject_damaged_log
+from flowhooks.ledger.file_guard import NOT_A_DATABASE, NOT_A_DATABASE_ADVICE, PUT_BACK_ADVICE, reject_damaged_log
 from flowhooks.ledger.lock import is_held, why_misplaced
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.route_changes import ParkedGroup, ParkedWindow, parked_groups, parked_window
@@ -315,6 +315,10 @@ def name_database_in_errors(url: str) -> Iterator[None]:
     except UnicodeDecodeError as error:  # as above
         raise LedgerUnusable(f"cannot use the database {name}: its table definitions are damaged") from error
     except SQLAlchemyError as error:
-        raise LedgerUnusable(f"cannot use the database {name}: {database.error_text(error)}") from error
+        raise LedgerUnusable(f"cannot use the database {name}: {_add_advice(database.error_text(error))}") from error
     except LedgerUnusable as error:
-        raise type(error)(f"cannot use the database {name}: {error}") from error
+        raise type(error)(f"cannot use the database {name}: {_add_advice(str(error))}") from error
+
+
+def _add_advice(why: str) -> str:
+    return f"{why}: {NOT_A_DATABASE_ADVICE}" if why == NOT_A_DATABASE else why

@@ -41,7 +41,10 @@ def said_of(file, opened):
 def test_the_error_names_the_database_and_the_reason(file, opened):
     """Text, a folder or another program's tables are refused with the file's name and the reason, once each."""
     file.write_text("this is not a database, and long enough to be seen as none\n" * 20)
-    assert str(said_of(file, opened)) == f"cannot use the database {file}: file is not a database"
+    assert str(said_of(file, opened)) == (
+        f"cannot use the database {file}: file is not a database: correct --database or the setting database, or "
+        "restore a backup"
+    )
     file.unlink()
     file.mkdir()
     assert str(said_of(file, opened)) == f"cannot use the database {file}: unable to open database file"
