@@ -141,7 +141,7 @@ def _running_server(lock: Lock, file: Path, *, may_be_free: bool = False) -> Loc
             if owner is not None and owner.admin:
                 return owner
             if time.monotonic() > until or (owner is None and not may_be_free):
-                raise FlowhooksError(f"no server is running on the ledger {file}")
+                raise FlowhooksError(f"no server is running on the ledger {file}; start one with `flowhooks serve`")
         time.sleep(POLL_INTERVAL)
 
 

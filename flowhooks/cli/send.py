@@ -11,10 +11,13 @@ from urllib.parse import quote
 import click
 
 from flowhooks.cli import credential_options, output
-from flowhooks.cli.http_client import local_url, post
+from flowhooks.cli.http_client import ResponseTimeout, local_url, post
 from flowhooks.cli.options import SettingsSource, json_option, read_file, utf8
+from flowhooks.errors import ServerUnreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flowhooks.cli.http_client import HttpResponse
 
 TIMEOUT_MARGIN: Final = 15.0
@@ -127,18 +130,24 @@ def command(
     body = _body(data, {_MEMBERS[name]: value for name, value in members.items() if value is not None})
     if (secret_file or not token_file) and (key := credential_options.read_key(secret_file)):
         headers |= _signature(key, body)
-    answer = post(
-        to or local_url(SettingsSource(config=config, options={"database": None}).load()),
-        f"/flow/{quote(flow_id, safe=':~')}/call-back/{quote(kind, safe='')}",
-        body=body,
-        headers=headers,
-        timeout=MAX_WAIT_SECONDS + TIMEOUT_MARGIN,
-    )
+    base = to or local_url(SettingsSource(config=config, options={"database": None}).load())
+    path = f"/flow/{quote(flow_id, safe=':~')}/call-back/{quote(kind, safe='')}"
+    answer = _post(base, path, body, headers)
     (_print_response_json if as_json else _print_response)(answer)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 (HTTP's successes)
         raise SystemExit(1)
     if "flowhooks-event" not in answer.headers:  # such as the login page of a proxy
         raise click.ClickException(f"HTTP {answer.status} without Flowhooks-Event: not answered by flowhooks")
+
+
+def _post(base: str, path: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
+    try:
+        return post(base, path, body=body, headers=headers, timeout=MAX_WAIT_SECONDS + TIMEOUT_MARGIN)
+    except ResponseTimeout:
+        raise
+    except ServerUnreachable as error:
+        next_step = "start the server with `flowhooks serve`, or name its address with --to"
+        raise ServerUnreachable(f"{error}; {next_step}") from None
 
 
 def _signature(key: bytes, body: bytes) -> dict[str, str]:

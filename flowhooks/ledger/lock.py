@@ -415,7 +415,8 @@ def acquire_lock(url: str, timeout: float = 0.0) -> Lock | None:
         )
     at = f", whose administration is at {holder.admin}" if holder.admin else ""
     raise LedgerUnusable(
-        f"the database {file} is in use by process {holder.pid}{at}; only one process may write a SQLite ledger"
+        f"the database {file} is in use by process {holder.pid}{at}; only one process may write a SQLite "
+        "ledger; stop that process, or name another file with --database"
     )
 
 

@@ -204,7 +204,9 @@ def _set_value(values: dict[str, Any], name: str, value: Any, where: str, proble
         except ValueError as error:
             problems.append(f"{where} {error}")
     elif isinstance(value, dict):
-        problems.append(f"{where} is not a section{did_you_mean(name, [*_SECTIONS, *_NAMED_SECTIONS])}")
+        sections = sorted({*_SECTIONS, *_NAMED_SECTIONS})
+        hint = did_you_mean(name, sections) or f"; the sections are {', '.join(sections)}"
+        problems.append(f"{where} is not a section{hint}")
     else:
         problems.append(f"{where} is not a setting{did_you_mean(name, _TYPES)}")
 

@@ -421,4 +421,7 @@ def test_the_restart_command_without_a_server(site):
     """The command says that no server is running."""
     refused = restart(site)
     assert refused.returncode == 1
-    assert refused.stderr == f"Error: no server is running on the ledger {site.database}\n"
+    assert (
+        refused.stderr
+        == f"Error: no server is running on the ledger {site.database}; start one with `flowhooks serve`\n"
+    )

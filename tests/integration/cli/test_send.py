@@ -159,7 +159,8 @@ def test_an_unreachable_server(run):
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         result = run("send", "i", "--to", url)
-    assert (result.exit_code, result.output) == (1, f"Error: no answer from {url}: connection refused\n")
+    next_step = "start the server with `flowhooks serve`, or name its address with --to"
+    assert (result.exit_code, result.output) == (1, f"Error: no answer from {url}: connection refused; {next_step}\n")
     result = run("send", "i", "--to", "http://nothing.invalid")
     assert result.exit_code == 1
     assert result.output.startswith("Error: no answer from http://nothing.invalid: ")

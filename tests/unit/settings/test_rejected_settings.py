@@ -12,6 +12,10 @@ from flowhooks.errors import SettingsError
 
 HASH = "a3" * 32
 STAMP = '"/timestamp"'
+SECTIONS = (
+    "alerts, circuit_breaker, handlers, http, identity, ledger, log, login, masking, operators, plugins, retention, "
+    "roles, routing, runner, search, shutdown, sources"
+)
 TOKEN = "Zx9-kQ_secret_token_that_nobody_may_ever_see_"
 
 
@@ -149,6 +153,7 @@ def test_hostile_file_names(name):
         ("log = 1", "log must be a section, [log], not 1"),
         ("htpp.threads = 1", "htpp is not a section; did you mean http?"),
         ("[source.erp]", "source is not a section; did you mean sources?"),
+        ("[xyzzy]", f"xyzzy is not a section; the sections are {SECTIONS}"),
         ("http.thread = 1", "http.thread is not a setting; did you mean http.threads?"),
         ("threads = 1", "threads is not a setting; did you mean http.threads or runner.threads?"),
         (
