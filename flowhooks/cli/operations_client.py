@@ -17,6 +17,7 @@ from flowhooks.clock import Clock
 from flowhooks.errors import FlowhooksError, LedgerError, LedgerUnusable, ServerUnreachable, Unavailable
 from flowhooks.ledger import database
 from flowhooks.ledger.lock import Lock, acquire_lock
+from flowhooks.ledger.processes import handlers_run_by, live_processes
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations import registry
 from flowhooks.operations.context import Actor, OperationContext
@@ -28,8 +29,11 @@ from flowhooks.text import escape_control, to_storable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from sqlalchemy import Connection
+
     from flowhooks.app import App
     from flowhooks.ledger.lock import LockOwner
+    from flowhooks.ledger.processes import LiveProcess
     from flowhooks.operations.record_change import ChangeKind
     from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.plugins.plugins import Plugins
@@ -45,6 +49,8 @@ ENGINE_TIMEOUT: Final = 3600.0
 
 WAITING: Final = "Waiting for plugin"
 """Start of the message about a plugin that loads slowly."""
+_ANY_AGE: Final = 1e9
+"""Seconds. On SQLite there are no heartbeats: the lock tells which process lives."""
 MAX_USER_CHARS: Final = 100
 """Maximum length of the name of the user who runs a command."""
 
@@ -71,6 +77,24 @@ def is_serving(settings: Settings) -> bool:
         return bool(holder and holder.admin)
     with closing(Reader(url)) as reader:
         return any(process.kind != "command" for process in reader.live_processes(settings.ledger.heartbeat_timeout))
+
+
+def live_servers_and_workers(settings: Settings, connection: Connection, holder: LockOwner | None) -> list[LiveProcess]:
+    """Return the servers and workers that run; `holder` is the owner of the ledger's lock."""
+    if database.is_shared(database_url(settings)):
+        found = live_processes(connection, heartbeat_timeout=settings.ledger.heartbeat_timeout)
+    else:
+        pid = holder.pid if holder else None
+        found = [process for process in live_processes(connection, heartbeat_timeout=_ANY_AGE) if process.pid == pid]
+    return [process for process in found if process.kind in {"server", "worker"}]
+
+
+def executed_handlers(settings: Settings, connection: Connection) -> frozenset[str] | None:
+    """Return the ids of the handlers that servers and workers run; None if no server or worker is known to run."""
+    with suppress(LedgerUnusable):
+        if processes := live_servers_and_workers(settings, connection, lock_owner(settings)):
+            return handlers_run_by(processes)
+    return None
 
 
 def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:

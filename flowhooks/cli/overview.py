@@ -9,12 +9,11 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.http_client import ask_readiness
-from flowhooks.cli.operations_client import lock_owner
+from flowhooks.cli.operations_client import live_servers_and_workers, lock_owner
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.clock import Clock, to_text
 from flowhooks.errors import ServerUnreachable
-from flowhooks.ledger import alert_queries, audit, database, stats
-from flowhooks.ledger.processes import live_processes
+from flowhooks.ledger import alert_queries, audit, stats
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.failing_now import CONDITIONS, failing_now
 from flowhooks.operations.json.overview import condition_to_json
@@ -23,16 +22,13 @@ from flowhooks.settings import database_url
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Connection
-
     from flowhooks.ledger.alert_queries import OpenAlert
+    from flowhooks.ledger.lock import LockOwner
     from flowhooks.ledger.processes import LiveProcess
     from flowhooks.ledger.stats import WaitingCounts
     from flowhooks.operations.failing_now import FailingNow
     from flowhooks.settings import Settings
 
-_ANY_AGE: Final = 1e9
-"""Seconds. On SQLite there are no heartbeats: the lock tells which process lives."""
 _NO_SERVER: Final = "no server or worker is running: no callback is accepted, and no delivery runs"
 _ONLY_WORKERS: Final = "no server is running, only workers: no callback is accepted"
 _STATES: Final = ("waiting", "running", "dead", "unknown", "handler_missing", "parked")
@@ -64,15 +60,16 @@ def command(settings: Settings, *, as_json: bool) -> None:
     are no failure.
     """
     now = Clock().now()
+    holder = lock_owner(settings)
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
-        processes = _processes(settings, connection)
+        processes = live_servers_and_workers(settings, connection, holder)
         started = audit.entries(connection, limit=1, action="start") if processes else []
         version = str(started[0].detail.get("version", "")) if started else ""
         open_alerts = alert_queries.open_alerts(connection)
         failing = failing_now(connection, open_alerts, now)
         counts = stats.count_by_state(connection, limit=stats.MAX_COUNTED)
         waiting = stats.count_waiting(connection, now)
-    problems = _server_problems(settings, processes)
+    problems = _server_problems(processes, holder)
     alerts = [alert for alert in reversed(open_alerts) if alert.acknowledged_at is None]
     if as_json:
         output.print_json(
@@ -101,20 +98,8 @@ def command(settings: Settings, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _processes(settings: Settings, connection: Connection) -> list[LiveProcess]:
-    """Return the servers and workers that run."""
-    if database.is_shared(database_url(settings)):
-        found = live_processes(connection, heartbeat_timeout=settings.ledger.heartbeat_timeout)
-    else:
-        holder = lock_owner(settings)
-        pid = holder.pid if holder else None
-        found = [process for process in live_processes(connection, heartbeat_timeout=_ANY_AGE) if process.pid == pid]
-    return [process for process in found if process.kind in {"server", "worker"}]
-
-
-def _server_problems(settings: Settings, processes: list[LiveProcess]) -> list[str]:
+def _server_problems(processes: list[LiveProcess], holder: LockOwner | None) -> list[str]:
     """Return why the server is not ready, or that none runs."""
-    holder = lock_owner(settings)
     if holder is None or not holder.admin:
         # Servers on PostgreSQL are not asked: the ledger does not have their addresses.
         if any(process.kind == "server" for process in processes):

@@ -84,7 +84,7 @@ def _watch(settings: Settings, reader: Reader, operation: Operation, advance: Ca
         executed = operation.planned - operation.remaining
         advance(executed - shown)
         shown = executed
-        named = _name_stopped(reader, handlers, named)
+        named = _name_stopped(settings, reader, operation, handlers, named)
         if _is_served(settings):
             served_at = time.monotonic()
         elif time.monotonic() - served_at > SERVER_GRACE:
@@ -95,10 +95,12 @@ def _watch(settings: Settings, reader: Reader, operation: Operation, advance: Ca
     return operation
 
 
-def _name_stopped(reader: Reader, handlers: frozenset[str], named: dict[str, str]) -> dict[str, str]:
+def _name_stopped(
+    settings: Settings, reader: Reader, operation: Operation, handlers: frozenset[str], named: dict[str, str]
+) -> dict[str, str]:
     """Print the handlers that have stopped since the last look, without which the progress stands still."""
     with reader.connection() as connection:
-        stopped = dict(stopped_lines(connection, handlers))
+        stopped = dict(stopped_lines(settings, connection, operation.action, handlers))
     print_first({handler: line for handler, line in stopped.items() if handler not in named}, err=True)
     return stopped
 

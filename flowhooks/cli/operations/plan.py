@@ -95,7 +95,8 @@ def run_planned(asked: PlannedCommand, action: BulkAction) -> None:
     with closing(Reader(database_url(asked.settings))) as reader:
         operation = find_operation(reader, operation_id)
         with reader.connection() as connection:
-            summary, states = plan_summary(connection, operation_id), handler_states(connection)
+            summary = plan_summary(connection, operation_id)
+            states = handler_states(asked.settings, connection, [group.name for group in summary.handlers])
         if not operation.planned:
             note_unknown_handler(reader, asked.event_filter)
     if not operation.planned:
@@ -169,7 +170,7 @@ def print_after_change(settings: Settings, operation_id: str, *, server: bool, a
         print_progress(operation, as_json=as_json, server=server)
         if as_json:
             return
-        print_stopped(reader, operation)
+        print_stopped(settings, reader, operation)
     if not server and operation.remaining and operation.state is OperationState.RUNNING:
         output.print_line("No server is running: the deliveries run once a server starts.")
     elif operation.state is OperationState.RUNNING:
@@ -186,7 +187,7 @@ def _show_preview(asked: PlannedCommand, action: BulkAction) -> None:
         event_filter = complete_filter(reader, asked.event_filter, asked.settings.search.fields)
         summary = preview_plan(reader, action, event_filter, Clock().now())
         with reader.connection() as connection:
-            states = handler_states(connection)
+            states = handler_states(asked.settings, connection, [group.name for group in summary.handlers])
         planned = sum(group.deliveries for group in summary.states)
         if not planned:
             note_unknown_handler(reader, event_filter)

@@ -94,7 +94,7 @@ def show_command(settings: Settings, *, operation_id: str, following: bool, as_j
             output.print_json(operation_to_json(operation))
             return
         print_progress(operation)
-        print_stopped(reader, operation)
+        print_stopped(settings, reader, operation)
     for name, value in (
         ("action", operation.action.value),
         ("selection", filter_text(operation.event_filter)),

@@ -113,6 +113,30 @@ def test_handlers_that_do_not_run_are_named(stopped_server, run, run_json, monke
         stopped_server.end()
 
 
+def test_handlers_that_are_not_loaded_are_named(stopped_server, run, run_json, monkeypatch):
+    """An operation that waits for a plugin says so when it is planned, followed and shown."""
+    stopped_server.env |= {"FLOWHOOKS_SAFE_MODE": "true"}
+    stopped_server.start()
+    try:
+
+        def interrupt(_seconds):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupt))
+        dry = run("events", "replay", "--all", "--dry-run", server=stopped_server).stdout
+        assert re.search(r"shop:book +4 +not loaded\n", dry)
+        result = run("events", "replay", *BOOK, "--yes", server=stopped_server)
+        line = "shop:book is not run: no running process has loaded it."
+        assert (result.exit_code, result.stderr.count(line)) == (130, 1), result.output
+        assert re.search(r"shop:book +4 +not loaded\n", result.stdout)
+        (operation,) = run_json("operations", "list", server=stopped_server)["operations"]
+        assert line in run("operations", "show", operation["id"], server=stopped_server).stdout
+        closed = run("events", "close", "--state", "suspended", *BOOK, "--yes", "--detach", server=stopped_server)
+        assert (closed.exit_code, line in closed.output) == (0, False), closed.output
+    finally:
+        stopped_server.end()
+
+
 def test_a_slow_operation_is_controlled(shop, run, run_json):
     """A detached operation is paused, resumed, given another rate, followed and cancelled by its id."""
     (shop.folder / "open").touch()

@@ -126,6 +126,6 @@ def test_a_server_that_is_not_ready(stopped_server, run, run_json, monkeypatch):
 def test_workers_without_a_server(stopped_server, run_json, monkeypatch):
     """Workers run deliveries, but accept no callback."""
     worker = LiveProcess(host="host", pid=4711, kind="worker", since=0, handlers=frozenset())
-    monkeypatch.setattr(overview, "_processes", lambda _settings, _connection: [worker])
+    monkeypatch.setattr(overview, "live_servers_and_workers", lambda _settings, _connection, _holder: [worker])
     whole = run_json("overview", server=stopped_server, code=1)
     assert whole["problems"] == ["no server is running, only workers: no callback is accepted"]
