@@ -120,10 +120,15 @@ class EngineCauseFinder:
     Args:
         settings: returns the current settings. The time of the first check counts as the last callback of a source
             that has sent none.
+
+    Attributes:
+        undecided: the keys of the causes that the last check could neither find nor exclude, because the first check
+            was too recent. Their open alerts must stay open.
     """
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self._settings = settings
+        self.undecided: set[tuple[AlertCause, str]] = set()
         self._last_callbacks: dict[str, int] = {}
         self._first_check_at: int | None = None
         self._searched_until: int | None = None
@@ -136,6 +141,7 @@ class EngineCauseFinder:
             now: microseconds since 1970.
         """
         sources = self._settings().sources
+        self.undecided = set()
         self._first_check_at = now if self._first_check_at is None else min(self._first_check_at, now)
         asked = {name: source for name, source in sources.items() if source.engine is not None}
         if asked:
@@ -170,7 +176,11 @@ class EngineCauseFinder:
         # After a pause of all servers, the first rounds have time to end.
         succeeded_at = None if position is None else position.succeeded_at
         started_at = self._first_check_at if succeeded_at is None else succeeded_at
-        if now - started_at > limit and now - self._first_check_at > min(rounds, limit):
+        if succeeded_at is not None and now - started_at <= limit:
+            return
+        if now - started_at <= limit or now - self._first_check_at <= min(rounds, limit):
+            self.undecided.add((AlertCause.ENGINE_UNREACHABLE, name))
+        else:
             present_name = "" if position is not None else engine_queries.present_name(connection, name)
             yield Cause(
                 cause=AlertCause.ENGINE_UNREACHABLE,
@@ -201,7 +211,11 @@ class EngineCauseFinder:
             last_at = self._last_callbacks.get(name, 0)
             if now - last_at > limit:  # its last callback may be older than the events that were read
                 answered_until = source_queries.last_success(connection, name, until)
-                last_at = max(last_at, min(answered_until or 0, now)) or self._first_check_at
+                last_at = max(last_at, min(answered_until or 0, now))
+            if not last_at:
+                last_at = self._first_check_at
+                if now - last_at <= limit:
+                    self.undecided.add((AlertCause.SOURCE_SILENT, name))
             if now - last_at > limit:
                 yield Cause(
                     cause=AlertCause.SOURCE_SILENT, subject=name, since=last_at, count=lambda _: 1, template=SILENT

@@ -206,7 +206,9 @@ class AlertMonitor:
         missing = {
             alert.id: alert
             for key, alert in before.items()
-            if key not in causes and (complete or alert.cause is not AlertCause.PARKED)
+            if key not in causes
+            and key not in self._engines.undecided
+            and (complete or alert.cause is not AlertCause.PARKED)
         }
         # A cause has ended only if two consecutive polls do not find it: a dead delivery is not dead during a retry.
         closing = [alert for alert in missing.values() if alert.id in self._missing_once]

@@ -233,6 +233,28 @@ def test_a_source_is_silent(flow):
     assert (AlertCause.SOURCE_SILENT, "erp") not in found(flow)
 
 
+def test_a_restart_resolves_no_alert_about_missing_success(flow, harness):
+    """After a restart, alerts about a missing success or callback stay open: nothing tells that they have ended."""
+    found(flow)
+    flow.clock.advance(3700)
+    keys = {
+        (AlertCause.ENGINE_UNREACHABLE, "oa"),
+        (AlertCause.ENGINE_UNREACHABLE, "pulled"),
+        (AlertCause.SOURCE_SILENT, "erp"),
+    }
+    before = {key: found(flow)[key].id for key in keys}
+    settings = flow.app.settings
+    flow.close()
+    flow = harness.open(plugins={"p": engine_plugin()}, start=False, sources=settings.sources)
+    for _ in range(3):
+        assert {key: alert.id for key, alert in found(flow).items()} == before
+        flow.clock.advance(60)
+    engine_ledger.position(flow, "oa", succeeded_at=flow.clock.now())
+    flow.take("i1", source="erp", wait=0)
+    found(flow)
+    assert found(flow).keys() == {(AlertCause.ENGINE_UNREACHABLE, "pulled")}
+
+
 def test_a_source_was_silent_before_the_first_check(flow):
     """Without a callback among the newest events, the trends tell until when the source had an answer."""
     hour = 3600 * SECOND
