@@ -127,6 +127,12 @@ class CamundaDriver(EngineDriver):
         (child,) = self.send("GET", "/process-instance", params={"superProcessInstance": parent})
         return parent, child["id"]
 
+    def start_copying_parent(self, variables):
+        """Start an instance that calls another one with copies of all its variables."""
+        parent = self.start(key="copying_parent", variables=variables)
+        (child,) = self.send("GET", "/process-instance", params={"superProcessInstance": parent})
+        return parent, child["id"]
+
     def delete_history(self, instance_id):
         """Delete the history of an instance."""
         self.send("DELETE", f"/history/process-instance/{instance_id}")

@@ -216,6 +216,11 @@ class FlowableDriver(EngineDriver):
         parent = self.server.start_instance("caller", variables=variables)
         return parent, self.server.called(parent)
 
+    def start_copying_parent(self, variables: Mapping[str, Any]) -> tuple[str, str]:
+        """Start an instance that calls another one with copies of its variables."""
+        parent = self.server.start_instance("giving_caller", variables=variables)
+        return parent, self.server.called(parent)
+
     def delete_history(self, instance_id: str) -> None:
         """Delete the history of an instance."""
         self.server.request("DELETE", f"history/historic-process-instances/{instance_id}")

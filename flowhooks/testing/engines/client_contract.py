@@ -350,6 +350,18 @@ class EngineClientContract:
         assert called.conclusion is None, "the conclusion must not be inherited from the parent"
         assert dict(called.variables) == {}, "variables must not be inherited from the parent"
 
+    def test_copies_of_the_parents_variables_are_no_class_or_conclusion(self, engine: EngineDriver) -> None:
+        """A called instance with copies of the parent's variables takes neither class nor conclusion from them."""
+        values = {"callBackProcessClass": "com.example.Leave", "conclusion": "approved", "text": "a"}
+        parent, child = _try(engine.start_copying_parent, values)
+        _end(engine, child)
+        with _client(engine, variables=("text",)) as client:
+            called = _finished(client, child)
+        _check_field(called, "parent_id", parent)
+        _check_field(called, "variables", {"text": "a"})
+        assert called.callback_class is None, "callBackProcessClass may be a copy of the parent's variable"
+        assert called.conclusion is None, "the conclusion may be a copy of the parent's variable"
+
     def test_tenants_are_selected(self, engine: EngineDriver) -> None:
         """An instance has its tenant, and `tenants` selects the tenants that are read."""
         tenants: tuple[str | None, ...] = ("north", "south", None)

@@ -80,6 +80,17 @@ class EngineDriver(ABC):
         """
         raise NotImplementedError("the driver cannot start a called instance")
 
+    def start_copying_parent(self, variables: Mapping[str, Any]) -> tuple[str, str]:
+        """Start an instance that calls another one with copies of its variables. The other one waits.
+
+        Args:
+            variables: variables of the parent and of the child.
+
+        Returns:
+            The ids of the parent and of the child.
+        """
+        raise NotImplementedError("the driver cannot start a called instance with copies of variables")
+
     def delete_history(self, instance_id: str) -> None:
         """Delete the history of an instance that has ended.
 

@@ -138,7 +138,8 @@ class FakeEngine:
         Args:
             instance_id: its id; default: a new id.
             end_state: how it ends.
-            variables: all its variables. Clients return those that their settings name.
+            variables: all its variables. Clients return those that their settings name. If the instance has a
+                `parent_id`, they may be copies, so clients take neither class nor conclusion from them.
             end_event: the id of the end event, for `conclusion_from = "end_event"`.
             business_status: the business status, for `conclusion_from = "business_status"`.
             visible: false if the transaction has not committed yet. Clients see it running until `commit`.
@@ -414,9 +415,11 @@ def _conclusion(value: Any) -> str | None:
 
 def _read(row: _Row, config: EngineConfig) -> FinishedInstance:
     """Return an instance as a client with these settings sees it."""
-    callback_class = row.variables.get(config.class_variable)
+    # Variables of a called instance may be copies of its caller's, so they tell neither class nor conclusion.
+    own_variables = row.variables if row.instance.parent_id is None else {}
+    callback_class = own_variables.get(config.class_variable)
     conclusions = {
-        "variable": _conclusion(row.variables.get(config.conclusion_variable)),
+        "variable": _conclusion(own_variables.get(config.conclusion_variable)),
         "end_event": row.end_event,
         "business_status": row.business_status,
     }

@@ -276,6 +276,12 @@ class StandInDriver(EngineDriver):
         self.delivery_status.instances[child]["superProcessInstanceId"] = parent
         return parent, child
 
+    def start_copying_parent(self, variables: Mapping[str, Any]) -> tuple[str, str]:
+        """Start a parent and its child, both with the same variables."""
+        parent, child = self.start(variables=variables), self.start(variables=variables)
+        self.delivery_status.instances[child]["superProcessInstanceId"] = parent
+        return parent, child
+
     def delete_history(self, instance_id: str) -> None:
         """Delete an instance."""
         del self.delivery_status.instances[instance_id]

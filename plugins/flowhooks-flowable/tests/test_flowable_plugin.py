@@ -147,6 +147,13 @@ class StandInDriver(EngineDriver):
         self._stand_in.end(parent, self._next_time())
         return parent, child
 
+    def start_copying_parent(self, variables: Mapping[str, Any]) -> tuple[str, str]:
+        """Start an instance and another one that it calls, both with the same variables."""
+        parent = self._stand_in.start(self._definitions[""], dict(variables))
+        child = self._stand_in.start(self._definitions[""], dict(variables), superProcessInstanceId=parent)
+        self._stand_in.end(parent, self._next_time())
+        return parent, child
+
     def delete_history(self, instance_id: str) -> None:
         """Delete an instance."""
         self._stand_in.rows.pop(instance_id, None)

@@ -79,6 +79,12 @@ class FakeDriver(EngineDriver):
         self.given[child]["parent_id"] = parent
         return parent, child
 
+    def start_copying_parent(self, variables):
+        """Start a parent and its child, both with the same variables."""
+        parent, child = self.start(variables=variables), self.start(variables=variables)
+        self.given[child]["parent_id"] = parent
+        return parent, child
+
     def delete_history(self, instance_id):
         """Delete an instance."""
         self.engine.delete(instance_id)
@@ -310,6 +316,16 @@ WRONG = [
     ("the_class_is_a_variable", changes(callback_class=lambda *_: "com.example.Leave"), "callback_class must be None"),
     ("a_called_instance_names_its_parent", changes(parent_id=lambda *_: None), "parent_id must be"),
     ("a_called_instance_inherits_nothing", changes(callback_class=parents_class), "must not be inherited"),
+    (
+        "copies_of_the_parents_variables_are_no_class_or_conclusion",
+        changes(callback_class=lambda _, instance: "com.example.Leave"),
+        "may be a copy of the parent's variable",
+    ),
+    (
+        "copies_of_the_parents_variables_are_no_class_or_conclusion",
+        changes(conclusion=lambda _, instance: "approved"),
+        "may be a copy of the parent's variable",
+    ),
     (
         "tenants_are_selected",
         lambda client: client._engine.client(replace(client.config, tenants=())),
