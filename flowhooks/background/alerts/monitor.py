@@ -17,7 +17,7 @@ import structlog
 from flowhooks.background.alerts.backoffs import Backoffs
 from flowhooks.background.alerts.causes import OTHERS_SUBJECT, CauseFinder, merge_causes
 from flowhooks.background.alerts.growth import has_grown
-from flowhooks.background.alerts.notifier import AlertNotification
+from flowhooks.background.alerts.notifier import LATE_ERROR, AlertNotification
 from flowhooks.clock import DAY
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import alert_queries, alert_resolutions
@@ -342,12 +342,12 @@ class AlertMonitor:
             notification = AlertNotification(self._plugins, name, composed)
             if not notification.wait():
                 self._late_notifications[name] = notification
+                items[alert_id] = self._record_late(item, name)
+            elif isinstance(item, OpenAlert):
+                items[alert_id] = self._record_result(item, name, notification)
             else:
-                if isinstance(item, OpenAlert):
-                    items[alert_id] = self._record_result(item, name, notification)
-                else:
-                    items[alert_id] = self._record_resolution(item, name, notification)
-                self._write([], [])
+                items[alert_id] = self._record_resolution(item, name, notification)
+            self._write([], [])
             if time.monotonic() > until:
                 return
 
@@ -373,6 +373,15 @@ class AlertMonitor:
                 resolutions[alert_id] = self._record_resolution(resolutions[alert_id], name, notification)
             elif is_raised and name in self._plugins.resolution_listeners:
                 self._returned_late.add((alert_id, name))  # it was closed meanwhile
+
+    def _record_late(self, item: OpenAlert | DueResolution, name: str) -> OpenAlert | DueResolution:
+        """Return the alert with the error that a listener hangs. Its result replaces the error when it returns."""
+        if isinstance(item, OpenAlert):
+            after = replace(item, notification_errors=_with_error(item, name, LATE_ERROR))
+            self._unstored[item.id] = after
+            return after
+        errors = _with_error(item.alert, name, LATE_ERROR)
+        return self._keep_resolution(replace(item, alert=replace(item.alert, notification_errors=errors)))
 
     def _record_result(self, alert: OpenAlert, name: str, notification: AlertNotification) -> OpenAlert:
         """Return the alert after a listener returned: accepted by it, or to be sent to it again."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NOTIFY_TIMEOUT: Final = 20.0
 """Seconds within which a listener must return: twice the default timeout of a step of flowhooks-notice."""
+LATE_ERROR: Final = f"it has not returned within {NOTIFY_TIMEOUT:g} seconds, and gets no other alert until it returns"
+"""The error of a listener that hangs, as operators see it."""
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from flowhooks.background.alerts.backoffs import RETRY_DELAYS
-from support.alert_listeners import Listener
+from flowhooks.ledger import alert_queries, alert_resolutions
+from support.alert_listeners import EndListener, Listener
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -26,6 +27,46 @@ def test_other_listeners_are_notified_although_one_hangs(watch, listener, hangin
     assert [row[3:] for row in watched.rows()] == [('["mail"]', 1)] * 2
     (entry,) = [entry for entry in logged if entry["event"] == "hook_timeout"]
     assert (entry["plugin"], entry["hook"], entry["alert"]) == ("hanging", "alert_raised", hanging.alerts[0].id)
+
+
+def test_a_listener_that_hangs_is_shown_until_it_returns(watch, listener, hanging, eventually):
+    """The open alert has the error of a listener that hangs, until the listener has accepted the alert."""
+
+    def errors():
+        with watched.flow.app.ledger.connection() as connection:
+            alerts = alert_queries.open_alerts(connection)
+            failed = alert_resolutions.failed_notifications(connection, alerts)
+        return {alert.subject: alert.notification_errors for alert in alerts}, [row.plugin for row in failed]
+
+    watched = watch(hanging=hanging, mail=listener)
+    watched.dead("i1")
+    watched.poll(2)
+    error = {"hanging": "it has not returned within 20 seconds, and gets no other alert until it returns"}
+    assert errors() == ({"p:h": error, "p:i": {}}, ["hanging"])
+    hanging.release.set()
+    eventually(lambda: watched.poll() or errors() == ({"p:h": {}, "p:i": {}}, []))
+
+
+def test_a_resolution_whose_listener_hangs_is_shown(watch, monkeypatch, eventually):
+    """A closed alert has the error of a listener that hangs in `alert_resolved`, until the listener returns."""
+
+    def failed():
+        with watched.flow.app.ledger.connection() as connection:
+            return [row.plugin for row in alert_resolutions.failed_notifications(connection, ())]
+
+    entered, release = threading.Event(), threading.Event()
+    ending = EndListener()
+    watched = watch(ending=ending)
+    watched.dead("i1")
+    watched.poll()
+    monkeypatch.setattr(ending, "end_hook", lambda _alert: entered.set() or (release.wait(WAIT_TIMEOUT) and None))
+    monkeypatch.setattr("flowhooks.background.alerts.notifier.NOTIFY_TIMEOUT", 0.0)
+    watched.close_dead()
+    watched.poll(2)
+    assert entered.wait(WAIT_TIMEOUT)
+    assert failed() == ["ending"]
+    release.set()
+    eventually(lambda: watched.poll() or failed() == [])
 
 
 def test_notifications_without_time_left_are_sent_at_the_next_poll(watch, listener, monkeypatch):
