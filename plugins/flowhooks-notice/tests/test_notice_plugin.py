@@ -441,6 +441,23 @@ def test_wecom_text_fits_the_byte_limit(hook: Any, make_alert: Callable[..., Ale
     assert len(body["text"]["content"].splitlines()) >= 4
 
 
+@pytest.mark.parametrize(("link_bytes", "has_link"), [(140, True), (141, True), (600, True), (5_000, False)])
+def test_wecom_text_with_a_long_link(
+    hook: Any, make_alert: Callable[..., Alert], link_bytes: int, *, has_link: bool
+) -> None:
+    """A long address of the console leaves less room for the details, or is left out."""
+    hook.response = (200, b'{"errcode": 0, "errmsg": "ok"}')
+    url = f"https://flowhooks.example/console/handlers/{'a' * link_bytes}"[: link_bytes - len("控制台: ".encode())]
+    long = make_alert(
+        cause=AlertCause.PARKED, subject="合" * 5_000, message="合" * 5_000, last_error="误" * 500, console_url=url
+    )
+    notice(chat(hook, "wecom"), language="zh", subject_prefix="流" * 100).alert_raised(long)
+    ((_, body),) = hook.posts
+    content = body["text"]["content"]
+    assert len(content.encode()) <= 2_048
+    assert content.endswith(url) is has_link
+
+
 @pytest.mark.parametrize("form", ["text", "dingtalk", "wecom", "feishu"])
 def test_no_value_becomes_a_mention_or_markup(make_alert: Callable[..., Alert], form: str) -> None:
     """Tags, mentions and ends of code blocks are replaced by similar characters."""

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_BYTES: Final = 65_536
 """Maximum number of bytes of a response that are read."""
+MAX_DETAILS_BYTES: Final = 600
+"""Maximum bytes of the details of a message."""
+MIN_DETAILS_BYTES: Final = 100
+"""Minimum bytes for the details beside a long link. A link that leaves less room is left out."""
+MAX_LINK_BYTES: Final = 140
+"""Maximum bytes of a link beside which the details have their whole room in WeCom."""
 _LOOK_ALIKES: Final = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'"})
 """Look-alikes of characters that mention users (`<!channel>`, `@all`, `<at user_id="all">`) or end a code block."""
 _ERROR_CODE_KEYS: Final = {"dingtalk": "errcode", "wecom": "errcode", "feishu": "code"}
@@ -150,13 +156,19 @@ class Chat:
                 return self.url, {"text": text}
 
     def _text(self, message: Message) -> str:
-        # The limits add up to 1,900 bytes; WeCom accepts 2,048.
-        parts = ((message.title, 600), (message.text, 700), ("\n".join(message.details), 600))
+        link, details_limit = message.link, MAX_DETAILS_BYTES
+        if self.form == "wecom":
+            # A longer link takes its room from the details.
+            details_limit -= max(0, len(link.encode()) - MAX_LINK_BYTES)
+            if details_limit < MIN_DETAILS_BYTES:
+                link, details_limit = "", MAX_DETAILS_BYTES
+        # The limits add up to 1,900 bytes, and to 2,043 bytes with a link and line breaks. WeCom accepts 2,048.
+        parts = ((message.title, 600), (message.text, 700), ("\n".join(message.details), details_limit))
         lines = "\n".join(_truncate_bytes(part.translate(_LOOK_ALIKES), limit) for part, limit in parts)
         if self.form == "text":
             # In a code block, mark-up is not interpreted.
             lines = f"```\n{lines}\n```"
-        return f"{lines}\n{message.link}" if message.link else lines
+        return f"{lines}\n{link}" if link else lines
 
     def _signed_url(self) -> str:
         if not self.secret:
