@@ -342,6 +342,7 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
                 settings=lambda: live.current.settings, free_disk=lambda: free_disk_bytes(database_url(settings))
             ),
             timeout=base.runtime.timeout,
+            safe_mode=settings.safe_mode,
             on_notified=base.metrics.alert_notified,
         ),
     )

@@ -59,6 +59,8 @@ RESOLUTION_PERIOD: Final = DAY
 
 _FAILURES: Final = frozenset({AlertCause.CIRCUIT_OPEN, AlertCause.QUARANTINED})
 """Causes whose reason is an error of a handler or a plugin."""
+_NEED_PLUGINS: Final = frozenset({AlertCause.QUARANTINED, AlertCause.CONCLUSION, AlertCause.CONDITION})
+"""Causes that are found only with the plugins loaded. Safe mode loads none, so it cannot tell that they have ended."""
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +80,7 @@ class AlertMonitor:
         engines: finds the causes in engines and sources.
         maintenance: finds the causes in the installation.
         timeout: seconds after which an attempt of a handler id is overdue; default: never.
+        safe_mode: whether no plugin is loaded.
         on_notified: called with the name of a plugin after each notification, and whether the plugin accepted it.
     """
 
@@ -93,9 +96,10 @@ class AlertMonitor:
         engines: EngineCauseFinder,
         maintenance: MaintenanceCauseFinder,
         timeout: Callable[[str], float] = lambda _handler: inf,
+        safe_mode: bool = False,
         on_notified: Callable[[str, bool], None] = lambda _plugin, _accepted: None,
     ) -> None:
-        self._timeout = timeout
+        self._timeout, self._safe_mode = timeout, safe_mode
         self._routing = routing
         self._engines, self._maintenance = engines, maintenance
         self._ledger = ledger
@@ -209,6 +213,7 @@ class AlertMonitor:
             if key not in causes
             and key not in self._engines.undecided
             and (complete or alert.cause is not AlertCause.PARKED)
+            and not (self._safe_mode and alert.cause in _NEED_PLUGINS)
         }
         # A cause has ended only if two consecutive polls do not find it: a dead delivery is not dead during a retry.
         closing = [alert for alert in missing.values() if alert.id in self._missing_once]

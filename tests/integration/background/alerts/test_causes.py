@@ -214,12 +214,13 @@ def test_a_quarantined_plugin(harness, make_plugin, listener, eventually):
     def broken():
         raise ValueError("no \x1b[31m{config}\udc80")
 
-    def opened(**plugins):
+    def opened(*, safe_mode=False, **plugins):
         mail = make_plugin(alert_raised=lambda alert: listener.hook(alert))  # noqa: PLW0108 (a method cannot be marked)
-        return WatchedApp(harness.open(plugins={"mail": mail} | plugins, start=False), eventually)
+        app = harness.open(plugins={"mail": mail} | plugins, start=False, safe_mode=safe_mode)
+        return WatchedApp(app, eventually)
 
-    for _ in range(2):
-        watched = opened(bad=make_plugin(configure=broken))
+    for safe_mode in (False, True, False):  # safe mode loads no plugin, which solves nothing
+        watched = opened(bad=make_plugin(configure=broken), safe_mode=safe_mode)
         watched.poll(2)
         watched.flow.close()
     assert listener.notified == [(AlertCause.QUARANTINED, "bad")]
