@@ -12,7 +12,7 @@ from flowhooks.errors import FlowhooksError, LedgerSchemaTooOld
 from flowhooks.ledger import database, event_fields, required_credentials
 from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
 from flowhooks.ledger.lock import Lock, reject_network_file_system, why_misplaced
-from flowhooks.ledger.processes import handlers_run_by
+from flowhooks.ledger.processes import handlers_run_by, live_processes
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.stats import backlog
 from flowhooks.model.event import ParkedBy
@@ -36,6 +36,8 @@ _WAL_BUG_SINCE: Final = (3, 7, 0)
 _MAX_NAMED: Final = 3
 _OLDEST_EVENTS: Final = 100
 """Number of events whose indexed fields are compared with the setting."""
+_ANY_AGE: Final = 1e9
+"""Seconds: any heartbeat is accepted."""
 _NO_SERVER: Final = "; no server runs"
 
 
@@ -54,6 +56,7 @@ class DatabaseCheck:
         live_processes: the live servers and workers that share the database.
         executed_handlers: ids of the handlers whose deliveries the live processes run.
         server: the server that holds the lock of a SQLite database; None if none does.
+        server_handlers: ids of the handlers whose deliveries this server runs; None if they are not known.
         counts: findings about the stored deliveries.
     """
 
@@ -64,6 +67,7 @@ class DatabaseCheck:
         self.live_processes: list[LiveProcess] = []
         self.executed_handlers: frozenset[str] = frozenset()
         self.server: LockOwner | None = None
+        self.server_handlers: frozenset[str] | None = None
         self.counts: list[CheckFinding] = []
         self._url = url
         self._heartbeat_timeout = heartbeat_timeout
@@ -153,6 +157,12 @@ class DatabaseCheck:
             process for process in reader.live_processes(self._heartbeat_timeout) if process.kind != "command"
         ]
         self.executed_handlers = handlers_run_by(self.live_processes)
+        if self.server is not None:
+            with reader.connection() as connection:
+                # Without heartbeats, the lock tells which of the registered processes is alive.
+                registered = live_processes(connection, heartbeat_timeout=_ANY_AGE)
+            if own := [process for process in registered if process.pid == self.server.pid]:
+                self.server_handlers = handlers_run_by(own)
 
     def _check_processes(self) -> Iterator[CheckFinding]:
         if not self.live_processes:

@@ -389,7 +389,17 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
 def _executed(
     plugins: Plugins, missing_handlers: Collection[str], database_check: DatabaseCheck
 ) -> Iterator[CheckFinding]:
-    """Report handlers that no live process of a shared ledger runs."""
+    """Report handlers that no live process of a shared ledger runs, or that the server of a SQLite ledger lacks."""
+    if database_check.server is not None and database_check.server_handlers is not None:
+        if lacking := sorted(set(plugins.handlers) - database_check.server_handlers):
+            yield (problem if any(map(database_check.waiting_by_handler.get, lacking)) else note)(
+                "handlers",
+                f"the running server (process {database_check.server.pid}) does not run "
+                f"{_plural(len(lacking), 'handler')} loaded here: {_names(lacking)}",
+                f"{_waiting_text(database_check, lacking)} for {_them(lacking)}",
+                "restart the server: it loads plugins at its start, and runs no handler in safe mode",
+            )
+        return
     if not database_check.live_processes:
         return
     if others := sorted(database_check.executed_handlers.intersection(missing_handlers)):

@@ -87,6 +87,24 @@ def test_check_changes_nothing(findings, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plugin_that_the_server_has_not_loaded(stopped_server, findings):
+    """A handler that is loaded here and not by the running server is a note, and a failure if a delivery waits."""
+    stopped_server.env |= {"FLOWHOOKS_SAFE_MODE": "true"}
+    stopped_server.start()
+    try:
+        as_restarted = {"server": stopped_server, "FLOWHOOKS_SAFE_MODE": "false"}
+        (found,) = findings("handlers", **as_restarted)
+        what = f"the running server (process {stopped_server.process.pid}) does not run 4 handlers loaded here: "
+        assert (found["mark"], found["what"].startswith(what)) == ("note", True), found
+        assert "restart the server" in found["next"]
+        stopped_server.post("late", processDefinitionKey="order", processDefinitionVersion=2, prefer="respond-async")
+        (found,) = findings("handlers", code=1, **as_restarted)
+        assert (found["mark"], found["why"]) == ("problem", "1 delivery waits for them")
+    finally:
+        stopped_server.end()
+    assert findings("handlers", server=stopped_server, FLOWHOOKS_SAFE_MODE="false") == []
+
+
 def test_findings_as_text(server, run, folder):
     """Each finding is a line with its mark, with lines for reason and next step; the last line is the total."""
     (folder / "broken.py").write_text("raise ValueError('[red]no[/red]\\x1b[31m')")
