@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 KEY_PREFIX: Final = "whsec_"
 KEY_BYTES: Final = range(24, 65)
 """Valid lengths of a key in bytes: 24 to 64, from the Standard Webhooks specification, "Signature scheme"."""
+_PORTS: Final = range(1, 65_536)
 _RESERVED_HEADERS: Final = frozenset(
     {"connection", "content-length", "content-type", "host", "traceparent", "transfer-encoding", "user-agent"}
     | {"webhook-id", "webhook-timestamp", "webhook-signature"}
@@ -102,8 +103,11 @@ def _check_selectors(section: Mapping[str, Any]) -> bool:
 def _parse_url(text: str) -> httpx2.URL:
     try:
         url = httpx2.URL(text)
-    except httpx2.InvalidURL:
+        url.raw_host.decode("ascii").encode("idna")  # as in each lookup of the host, which rejects an invalid label
+    except (httpx2.InvalidURL, UnicodeError):
         raise ValueError("its url cannot be read") from None  # the library's message may contain the whole URL
+    if url.port is not None and url.port not in _PORTS:
+        raise ValueError("its url cannot be read")
     if url.scheme not in {"http", "https"} or not url.host:
         raise ValueError("its url must begin with http:// or https:// and a host")
     return url
