@@ -51,7 +51,8 @@ MESSAGES: Final[Mapping[AlertCause, MessageTemplate]] = {
     ),
     AlertCause.WAITING: MessageTemplate(
         "{many} of handler {subject} {have} not started, the first was due at {since}. "
-        "`flowhooks events list --state running` shows which deliveries occupy the threads."
+        "`flowhooks events list --state running` shows which deliveries occupy the threads. On PostgreSQL, "
+        "`flowhooks check` shows whether a running process has loaded the handler."
     ),
     AlertCause.PARKED: MessageTemplate(
         "{many} {are} parked because no handler matches {subject}, the first since {since}. "

@@ -101,6 +101,7 @@ def test_overdue_waiting_deliveries(watch, listener):
     watched.clock.advance(1)
     watched.poll(2)
     assert listener.notified == [(AlertCause.WAITING, "p:h")]
+    assert "`flowhooks check` shows whether a running process has loaded the handler" in listener.alerts[0].message
     assert (listener.alerts[0].count, listener.alerts[0].event_id) == (2, late)
 
 
