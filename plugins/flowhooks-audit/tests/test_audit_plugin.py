@@ -191,6 +191,13 @@ def test_a_lost_index_is_rebuilt(trail: Trail, file: Path) -> None:
     assert verify(file) == 0
 
 
+def test_verify_after_a_kill_before_the_first_write_of_an_index(trail: Trail, file: Path) -> None:
+    """An index that was created and has no table yet counts as no index."""
+    trail.append("a", {})
+    index_path(file).write_bytes(b"")
+    assert verify(file) == 0
+
+
 def test_a_lost_index_of_a_continuation_file_is_rebuilt(trail: Trail, file: Path, tmp_path: Path) -> None:
     """The index of a file that continues an earlier file is rebuilt; the chain continues from the file's end."""
     trail.append("a", {})

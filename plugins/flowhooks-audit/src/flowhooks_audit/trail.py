@@ -166,7 +166,8 @@ def last_indexed(file: Path) -> chain.Position | None:
         sqlite3.Error: the index cannot be read.
     """
     index = index_path(file)
-    if not index.exists():
+    # After a kill before its first transaction was committed, the index is empty.
+    if not index.exists() or index.stat().st_size == 0:
         return None
     with closing(sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT)) as connection:
         return _read_head(connection).position
