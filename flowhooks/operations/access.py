@@ -71,14 +71,22 @@ class Access:
         Raises:
             Forbidden: the filter would reveal the value of a hidden member.
         """
-        if self.masked is not None and masks.filters_hidden(event_filter, self.masked):
-            raise Forbidden("operator_masked")
+        self.check_filter(event_filter)
         if self.plugins is None:
             return event_filter
         chosen = set(event_filter.handler_plugins or self.plugins) & self.plugins
         if not chosen:
             raise Forbidden("operator_scope")
         return replace(event_filter, handler_plugins=tuple(sorted(chosen)))
+
+    def check_filter(self, event_filter: EventFilter) -> None:
+        """Refuse a filter whose answer, also that there is no such error group, would reveal a hidden value.
+
+        Raises:
+            Forbidden: the filter would reveal a hidden value.
+        """
+        if self.masked is not None and masks.filters_hidden(event_filter, self.masked):
+            raise Forbidden("operator_masked")
 
     def find_event(self, reader: Reader, name: str) -> StoredEvent:
         """Return an event by its id or that of a delivery, as the operator sees it.
@@ -179,7 +187,8 @@ class Access:
         if self.is_limited:
             alert = replace(alert, notified_plugins=(), accepted_plugins=(), notification_errors={})
         if self.is_masked:
-            alert = replace(alert, message=MASK, last_error=self.reason(alert.last_error))
+            errors = dict.fromkeys(alert.notification_errors, MASK)
+            alert = replace(alert, message=MASK, last_error=self.reason(alert.last_error), notification_errors=errors)
         return alert
 
     def trend(self, trend: Trend) -> Trend:

@@ -80,6 +80,8 @@ def filters_hidden(event_filter: EventFilter, pointers: Sequence[str]) -> bool:
     names = _hidden_names(pointers, _FILTERS)
     if any(getattr(event_filter, name) is not None for name in names):
         return True
+    if event_filter.error_group is not None:  # its id is a digest of the error's text, which may contain values
+        return True
     # The search box finds business keys; declared fields are members of the body.
     if event_filter.query and "business_key" in names:
         return True
@@ -89,7 +91,7 @@ def filters_hidden(event_filter: EventFilter, pointers: Sequence[str]) -> bool:
 def mask_filter(event_filter: Mapping[str, Any], pointers: Sequence[str]) -> dict[str, Any]:
     """Return a filter, as JSON values, without the values of hidden members."""
     names = _hidden_names(pointers, _FILTERS)
-    hidden = names | {"query", "fields"}
+    hidden = names | {"query", "fields", "error_group"}
     return {name: MASK if name in hidden else value for name, value in event_filter.items()}
 
 

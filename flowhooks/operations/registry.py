@@ -98,6 +98,7 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
         raise SettingsError(f"{name} takes {', '.join(parsers)}, not {', '.join(unknown)}")
     parsed = {key: parsers[key](key, value) for key, value in arguments.items()}
     if "event_filter" in parsed:
+        context.access.check_filter(parsed["event_filter"])
         parsed["event_filter"] = complete_filter(
             context.reader,
             parsed["event_filter"],

@@ -289,7 +289,7 @@ class _CharacterSets:
     """
 
     def __init__(self, expression: str) -> None:
-        codes = set(range(256))
+        codes = {*range(256), 0x661, 0x2003, 0x4E2D}  # a digit, a space and a letter beyond Latin-1, for the flag `u`
         for match in _PIECE.finditer(expression):
             if match.group().startswith("(?#"):
                 continue

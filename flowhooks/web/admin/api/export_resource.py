@@ -123,7 +123,7 @@ class EventExportResource(FileResource):
 
     def _export(self, query: Mapping[str, list[str]], access: Access) -> EventExport:
         masked, criteria = _flag(query, "masked"), {name: query[name] for name in _FILTER_NAMES if name in query}
-        event_filter = access.restrict(searched_filter(criteria, self.app, access.plugins))
+        event_filter = searched_filter(criteria, self.app, access)
         request = ExportRequest(
             event_filter=event_filter,
             export_format=_format(query),

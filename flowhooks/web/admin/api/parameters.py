@@ -22,11 +22,12 @@ from flowhooks.web.admin.console.filters import CHOICES, CONDITIONS, PLUGINS, pa
 from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from flowhooks.app import App
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.model.search_fields import FieldCondition
+    from flowhooks.operations.access import Access
 
 PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
@@ -278,20 +279,22 @@ def _conditions_from_query(query: Mapping[str, list[str]]) -> tuple[FieldConditi
         raise LocalizedHTTPError(422, "query_field", name=CONDITIONS) from None
 
 
-def searched_filter(query: Mapping[str, list[str]], app: App, plugins: Collection[str] | None = None) -> EventFilter:
-    """Return the filter that a query states, for a search in the ledger of an app.
+def searched_filter(query: Mapping[str, list[str]], app: App, access: Access) -> EventFilter:
+    """Return the filter that a query states, for a search in the ledger of an app, restricted to what an operator sees.
 
     Args:
         query: the query of a request.
         app: the app.
-        plugins: only error groups of handlers of these plugins; default: all.
+        access: what the operator sees.
 
     Raises:
+        Forbidden: the filter would reveal a hidden value.
         LocalizedHTTPError: a value is invalid, a field is not indexed, or there is no such error group.
     """
     event_filter, indexed_fields = filter_from_query(query, now=app.clock.now()), app.settings.search.fields
+    event_filter = access.restrict(event_filter)
     try:
-        return complete_filter(app.ledger, event_filter, indexed_fields, plugins=plugins)
+        return complete_filter(app.ledger, event_filter, indexed_fields, plugins=access.plugins)
     except NotFound:
         raise LocalizedHTTPError(404, "no_such_error_group") from None
     except SettingsError:

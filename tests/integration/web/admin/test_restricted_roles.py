@@ -610,6 +610,29 @@ def test_a_masked_role_cannot_search_for_values(console):
     assert get(console, "/api/events?key=pay", "clerk").status == 200
 
 
+def test_a_masked_role_cannot_guess_error_texts(console, mine):
+    """The id of an error group is a digest of the error's text: it is neither a filter, nor shown."""
+    for group in (mine["error"], "0" * 64):
+        for path in ("/api/events", "/api/events/export", "/console/events"):
+            assert get(console, f"{path}?error_group={group}", "clerk").status == 403
+        plan = {"action": "replay", "event_filter": {"error_group": group}}
+        assert post(console, "/api/operations/plan_operation", "clerk", plan).status == 403
+    assert get(console, f"/api/events?error_group={mine['error']}", "boss").status == 200
+    plan = {"action": "replay", "event_filter": {"error_group": mine["error"]}}
+    assert post(console, "/api/operations/plan_operation", "boss", plan).status == 200
+    assert mine["error"] in get(console, "/api/operations", "boss").body.decode()
+    assert mine["error"] not in get(console, "/api/operations", "clerk").body.decode()
+
+
+def test_a_masked_role_sees_no_error_of_a_notifier(console, mine):
+    """The refusal of a mail or chat server may quote the alert, whose message is hidden."""
+    errors = json.dumps({"mail": f"400: cannot send {VALUE}"})
+    console.flow.sql("UPDATE alerts SET notification_errors = ? WHERE id = ?", errors, mine["alert"])
+    for path in ("/api/alerts", "/console/alerts"):
+        assert VALUE in get(console, path, "boss").body.decode()
+        assert VALUE not in get(console, path, "clerk").body.decode()
+
+
 def test_no_operation_shows_a_masked_role_a_hidden_value(console, mine):
     """Each operation is classified for masked roles, and its result, also as a preview, has no hidden value."""
     # The handler is paused, so that the operation does not end before it is cancelled.
@@ -626,7 +649,7 @@ def test_no_operation_shows_a_masked_role_a_hidden_value(console, mine):
         "retire": {"handlers": [mine["handler"]], "dry_run": True},
         "pause": {"handlers": ["*"], "dry_run": True},
         "resume": {"handlers": ["*"], "dry_run": True},
-        "plan_operation": {"action": "replay", "event_filter": {"error_group": mine["error"]}},
+        "plan_operation": {"action": "replay", "event_filter": {"handler": mine["handler"]}},
         "start_operation": planned,
         "pause_operation": planned,
         "resume_operation": planned,
