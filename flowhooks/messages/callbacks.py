@@ -399,7 +399,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     "newer_handlers": {
         "en": "The server cannot route callbacks now: a newer version of flowhooks has registered handlers; send "
         "this one again later.",
-        "zh": "服务器暂时无法分发回调：处理器已由更新版本的 flowhooks 登记；请稍后重发。",
+        "zh": "服务器暂时无法路由回调：处理器已由更新版本的 flowhooks 注册；请稍后重发。",
     },
     "no_room": {
         "en": "The server has no room for a body of this size now; send it again later.",

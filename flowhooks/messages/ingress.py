@@ -52,7 +52,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     # The mapping of the settings does not fit the body: an introduction, then one clause for each pointer.
     "ingress_refused": {
         "en": "The body does not fit the mapping that the settings of this source define.",
-        "zh": "请求体与该来源设置中的映射不符。",
+        "zh": "请求体与该来源配置中的映射不符。",
     },
     "ingress.absent": {"en": "is missing or empty", "zh": "缺失或为空"},
     "ingress.kind": {
@@ -73,7 +73,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     "ingress_kind_unavailable": {
         "en": "The kind of callback that the settings of this source name is not available now; send the request again "
         "later.",
-        "zh": "该来源设置中的回调类型暂时不可用；请稍后重发。",
+        "zh": "该来源配置中的回调类型暂时不可用；请稍后重发。",
     },
     "receiver_unavailable": {
         "en": "The plugin that reads the requests of this source is not available now; send the request again later.",

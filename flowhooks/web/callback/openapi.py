@@ -170,7 +170,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
                     "name": "source",
                     "in": "path",
                     "required": True,
-                    "description": "The name of the source in the settings of the server. / 服务器设置中的来源名称。",
+                    "description": "The name of the source in the settings of the server. / 服务器配置中的来源名称。",
                     "schema": _TEXT | {"minLength": 1},
                 },
                 **{

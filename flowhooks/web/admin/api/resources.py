@@ -255,7 +255,7 @@ class AlertsResource(Resource):
     """`GET /api/alerts`."""
 
     path = "/api/alerts"
-    description = "Open alerts. / 未消除的告警。"
+    description = "Open alerts. / 未关闭的告警。"
     parameters = (
         Parameter(
             name="all",

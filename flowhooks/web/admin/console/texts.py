@@ -136,7 +136,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "overview.errors": {"en": "failures in the last hour: {count}, last", "zh": "最近一小时失败 {count} 次，最近"},
     "overview.waiting": {
         "en": "due {due}, retrying {retrying}, blocked {blocked}, paused or circuit open {paused}",
-        "zh": "到期 {due}，待重试 {retrying}，排队 {blocked}，已暂停或已熔断 {paused}",
+        "zh": "到期 {due}，待重试 {retrying}，等待前序 {blocked}，已暂停或已熔断 {paused}",
     },
     "overview.also_waiting": {
         "en": "The list also has those of missing handlers: {count}.",
@@ -268,7 +268,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.next_of": {"en": "Attempt {number} of {total}", "zh": "第 {number} 次尝试（共 {total} 次）"},
     "event.next_in": {"en": "{attempt}, in {duration}", "zh": "{attempt}，{duration}后"},
     "event.next_now": {"en": "{attempt}, due now", "zh": "{attempt}，已到时间"},
-    "event.next_running": {"en": "{attempt}, running since", "zh": "{attempt}，运行中，开始时间："},
+    "event.next_running": {"en": "{attempt}, running since", "zh": "{attempt}，执行中，开始时间："},
     "event.facts": {"en": "Details", "zh": "详情"},
     "event.blocked_by": {
         "en": "Blocked by an earlier event with the same order key:",
@@ -370,7 +370,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "Nothing ran twice. If the event was parked or dismissed, the callback decided it, and the body from the "
         "history is shown here.",
         "zh": "flowhooks 先从流程引擎的历史记录中取得了这个已结束的流程实例，之后流程引擎才发送回调。"
-        "没有任何处理器重复运行。如果事件当时处于暂存或已忽略状态，则以该回调为准，这里显示历史记录中的请求体。",
+        "没有任何处理器重复执行。如果事件当时处于暂存或已忽略状态，则以该回调为准，这里显示历史记录中的请求体。",
     },
     "event.origin": {"en": "Origin", "zh": "由来"},
     "event.traceparent": {"en": "Trace (traceparent)", "zh": "链路（traceparent）"},
@@ -434,7 +434,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "handlers.elsewhere": {
         "en": "This plugin is not loaded here. Other processes run its handlers.",
-        "zh": "此处未加载。其处理器由其他进程运行。",
+        "zh": "此处未加载。其处理器由其他进程执行。",
     },
     "handlers.retired": {
         "en": "This plugin was uninstalled. Its stored deliveries remain.",
@@ -465,7 +465,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "handler.options": {"en": "Options", "zh": "运行方式"},
     "handler.unknown": {
         "en": "This handler is neither loaded nor registered. Its recorded attempts are below.",
-        "zh": "该处理器未加载，也未登记。以下是其尝试的记录。",
+        "zh": "该处理器未加载，也未注册。以下是其尝试的记录。",
     },
     "handler.events": {"en": "Its events", "zh": "所有事件"},
     "handler.dead": {"en": "Its dead deliveries", "zh": "最终失败的投递"},
@@ -672,7 +672,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "rule.purged": {"en": "its event was purged", "zh": "事件已清理"},
     "rule.invalid_id": {"en": "its id is not valid", "zh": "实例 ID 无效"},
     "rule.too_large": {"en": "its variables are too large", "zh": "变量过大"},
-    "rule.invalid": {"en": "the schema rejects it", "zh": "不符合 Schema"},
+    "rule.invalid": {"en": "the schema rejects it", "zh": "不符合 schema"},
     "rule.declined": {"en": "declined by an operator", "zh": "运维人员决定不补收"},
     # Sources.
     "sources.title": {"en": "Sources", "zh": "来源"},
@@ -773,10 +773,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "alerts.says": {
         "en": "There is one alert for each cause. It closes when its cause is gone. Listeners are notified again when "
         "the count has grown. Acknowledge an alert to show that you are handling it.",
-        "zh": "每个原因一条告警，原因消除后自动结束。数量明显增加时再次通知。确认告警表示您正在处理。",
+        "zh": "每个原因一条告警，原因消除后自动关闭。数量明显增加时再次通知。确认告警表示您正在处理。",
     },
-    "alerts.open": {"en": "Open", "zh": "未消除"},
-    "alerts.over": {"en": "Closed", "zh": "已结束"},
+    "alerts.open": {"en": "Open", "zh": "未关闭"},
+    "alerts.over": {"en": "Closed", "zh": "已关闭"},
     "alerts.about": {"en": "About", "zh": "对象"},
     "alerts.since": {"en": "Since", "zh": "开始"},
     "alerts.until": {"en": "Until", "zh": "结束"},
@@ -800,13 +800,13 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "alerts.acknowledged": {"en": "Acknowledged", "zh": "已确认"},
     "alerts.unseen": {"en": "not yet", "zh": "尚未确认"},
     "alerts.event": {"en": "One of the events", "zh": "其中一个事件"},
-    "alerts.none": {"en": "No open alerts.", "zh": "没有未消除的告警。"},
+    "alerts.none": {"en": "No open alerts.", "zh": "没有未关闭的告警。"},
     # Errors.
     "problem.purged.what": {"en": "This event was purged", "zh": "该事件已被清理"},
     "problem.purged.then": {
         "en": "Its retention period has ended. flowhooks still recognises the same callback, and does not run it "
         "again.",
-        "zh": "其保存期限已过。相同的回调仍能识别，不会再次执行。",
+        "zh": "其保留期已过。相同的回调仍能识别，不会再次执行。",
     },
     "problem.nothing.what": {"en": "Not found", "zh": "未找到"},
     "problem.nothing.then": {
@@ -1050,8 +1050,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "do.replay.did": {"en": "Deliveries replayed: {count}", "zh": "已安排重放的投递：{count} 个"},
     # Run succeeded deliveries again.
     "do.replay_again.act": {"en": "Run a second time", "zh": "再执行一次"},
-    "do.replay_again.all": {"en": "Re-run succeeded deliveries", "zh": "重跑已成功的投递"},
-    "do.replay_again.title": {"en": "Re-run succeeded deliveries", "zh": "重跑已成功的投递"},
+    "do.replay_again.all": {"en": "Re-run succeeded deliveries", "zh": "再次执行已成功的投递"},
+    "do.replay_again.title": {"en": "Re-run succeeded deliveries", "zh": "再次执行已成功的投递"},
     "do.replay_again.would": {
         "en": "Deliveries to run a second time: {count}",
         "zh": "将重复执行的投递：{count} 个",
@@ -1240,7 +1240,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "下一次对账将补收的流程实例：{count} 个",
     },
     "do.decline_reconciliation.act": {"en": "Decline", "zh": "不补收"},
-    "do.decline_reconciliation.title": {"en": "Decline a reconciliation", "zh": "拒绝补收"},
+    "do.decline_reconciliation.title": {"en": "Decline a reconciliation", "zh": "决定不补收"},
     "do.decline_reconciliation.would": {
         "en": "Finished instances to decline: {count}",
         "zh": "将不补收的已结束流程实例：{count} 个",
@@ -1377,7 +1377,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "plan.circuit_open": {
         "en": "The circuit breaker of this handler is open: its deliveries run when a trial has succeeded.",
-        "zh": "该处理器已熔断，试探成功后才会执行。",
+        "zh": "该处理器已熔断，试探执行成功后才会执行。",
     },
     "plan.missing": {
         "en": "The plugin of this handler is not loaded: its deliveries run after it is installed again.",
@@ -1494,7 +1494,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.reconcile": {"en": "reconciliation started", "zh": "启动对账"},
     "audit.did.confirm_reconciliation": {"en": "reconciliation confirmed", "zh": "确认补收"},
     "audit.did.close_gaps": {"en": "gaps closed", "zh": "关闭历史缺口"},
-    "audit.did.decline_reconciliation": {"en": "reconciliation declined", "zh": "拒绝补收"},
+    "audit.did.decline_reconciliation": {"en": "reconciliation declined", "zh": "决定不补收"},
     "audit.since": {"en": "Since, such as 2h or 2026-11-24", "zh": "不早于，例如 2h 或 2026-11-24"},
     "interface.server": {"en": "in the server", "zh": "服务器"},
     "audit.did.start": {"en": "server started", "zh": "服务器启动"},
@@ -1521,7 +1521,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.field.correction": {"en": "Correction", "zh": "更正"},
     "audit.field.count": {"en": "Times", "zh": "次数"},
     "audit.field.damaged": {"en": "Damaged", "zh": "已损坏"},
-    "audit.field.declined": {"en": "Declined instances too", "zh": "包括已拒绝的实例"},
+    "audit.field.declined": {"en": "Declined instances too", "zh": "包括不补收的实例"},
     "audit.field.deliveries": {"en": "Deliveries", "zh": "投递"},
     "audit.field.delivery": {"en": "Delivery", "zh": "投递"},
     "audit.field.digest": {"en": "Digest of the body", "zh": "请求体摘要"},

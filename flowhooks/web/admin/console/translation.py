@@ -124,10 +124,10 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "请在 {subject} 的 former_names 中加入该名称，除非仍有服务器使用它。"
     ),
     NO_ENGINE: (
-        "来源 {subject} 有 {count:,} 个已结束的流程实例没有事件，也不会补收，因为设置中不再有其流程引擎，"
+        "来源 {subject} 有 {count:,} 个已结束的流程实例没有事件，也不会补收，因为配置中不再有其流程引擎，"
         "最早结束于 {since}。如果该来源已改名，请在新名称的来源的 former_names 中加入 {subject}；"
         "否则请重新添加 [sources.{subject}.engine]。如果其间该流程引擎曾属于另一个来源，"
-        "{subject} 的 former_names 必须包含该来源，否则处理函数会执行两次。"
+        "{subject} 的 former_names 必须包含该来源，否则处理器会执行两次。"
     ),
     MISSED: (
         "流程引擎 {subject} 有 {count:,} 个流程实例已完成但没有回调，最早于 {since} 补收，事件取自流程引擎的历史。"
@@ -159,21 +159,21 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
     ),
     INVALID: (
         "流程引擎 {subject} 有 {count:,} 个已结束的流程实例没有事件，因为其数据不能成为回调：{why}。"
-        "请在流程引擎或设置中更正，然后执行 `flowhooks engines reconcile --source {quoted} --since {since}`。"
-        "该告警在最近一次发现一天后结束。"
+        "请在流程引擎或配置中更正，然后执行 `flowhooks engines reconcile --source {quoted} --since {since}`。"
+        "该告警在最近一次发现一天后关闭。"
     ),
     DISK: (
         "台账所在磁盘（{subject}）只剩 {why}，低于 alerts.disk_free_mib，发现于 {since}。磁盘写满后，回调将得到 503。"
         "请清理磁盘，或把数据库移到更大的磁盘。`flowhooks db purge` 在文件内为新事件腾出空间。"
     ),
     SIZE: (
-        "台账（{subject}）已有 {count:,} MiB，超过 alerts.ledger_max_mib，发现于 {since}。请缩短保存期限或执行 "
+        "台账（{subject}）已有 {count:,} MiB，超过 alerts.ledger_max_mib，发现于 {since}。请缩短保留期或执行 "
         "`flowhooks db purge`，并查明事件为什么这么多：`flowhooks events list` 显示最新的事件。"
     ),
     GROWTH: (
         "台账（{subject}）24 小时内增长了 {count:,} MiB，超过 alerts.ledger_growth_mib，发现于 {since}。"
         "请查明谁发送了这么多或这么大的事件：`flowhooks events list` 显示最新的事件。"
-        "然后用 rate 或 max_body_bytes 限制来源，或提高该设置。"
+        "然后用 rate 或 max_body_bytes 限制来源，或调大该配置项。"
     ),
     BACKUP: (
         "台账（{subject}）的最近一次备份记录于 {since}，已超过 alerts.backup_max_age。请查明定期备份为什么没有运行，"

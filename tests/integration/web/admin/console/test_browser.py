@@ -218,7 +218,7 @@ def test_the_overview_refreshes_automatically(console, visit):
             (
                 *("当前故障", "来源无回调 crm The CRM is silent. · 已由 ann 确认", "已暂停，始于"),
                 *("运维人员：ann: the ERP is down", "最近一小时失败 1 次"),
-                "到期 0，待重试 0，排队 0，已暂停或已熔断 2",
+                "到期 0，待重试 0，等待前序 0，已暂停或已熔断 2",
             ),
         ),
     ],
