@@ -114,12 +114,12 @@ _CHINESE_TEXTS: Final[Mapping[str, str]] = {
         "控制台的来源页面显示原因。"
     ),
     "reconciliation_unconfirmed": (
-        "流程引擎 {subject} 有 {count} 个流程实例等待补收，超过 max_new 的上限，或者设置中不再有其流程引擎。"
+        "流程引擎 {subject} 有 {count} 个流程实例等待补收，超过 max_new 的上限，或者配置中不再有其流程引擎。"
         "请执行 flowhooks engines list 查看，然后执行 flowhooks engines reconcile --source {quoted} --confirm，"
-        "或恢复设置。"
+        "或恢复配置。"
     ),
     "instances_invalid": (
-        "流程引擎 {subject} 有 {count} 个已结束的流程实例没有事件，因为其数据不能成为回调。请在流程引擎或设置中更正，"
+        "流程引擎 {subject} 有 {count} 个已结束的流程实例没有事件，因为其数据不能成为回调。请在流程引擎或配置中更正，"
         "然后执行 flowhooks engines reconcile --source {quoted} --since TIME。控制台显示原因。"
     ),
     "clock_skew": "流程引擎 {subject} 的时钟与 flowhooks 相差超过 30 秒。请用 NTP 同步两边的时钟。",
@@ -130,7 +130,7 @@ _CHINESE_TEXTS: Final[Mapping[str, str]] = {
     "ledger_growth": (
         "flowhooks 的台账超过 alerts.ledger_max_mib，或 24 小时内的增长超过 alerts.ledger_growth_mib（{count} MiB）。"
         "请查明谁发送了这么多或这么大的事件，"
-        "缩短保存期限，或执行 flowhooks db purge。"
+        "缩短保留期，或执行 flowhooks db purge。"
     ),
     "backup_too_old": (
         "flowhooks 的台账没有备份记录，或最近一次备份已超过 alerts.backup_max_age。请查明定期备份为什么没有运行，"
