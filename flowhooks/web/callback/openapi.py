@@ -232,7 +232,7 @@ def _ingress_path() -> dict[str, Any]:
             "summary": "Request to the fixed URL of a source. / 发送到来源固定 URL 的请求。",
             "description": "For senders that have one fixed URL. The settings of the source say how the body becomes a "
             "callback. A plugin that reads the requests may answer an error with a body of its own. / "
-            "适用于只有一个固定 URL 的发送方；来源的设置决定请求体如何转换为回调。"
+            "适用于只有一个固定 URL 的发送方；来源的配置决定请求体如何转换为回调。"
             "由插件读取请求时，错误响应的正文可由插件自行决定。",
             "requestBody": {"content": {name: {"schema": schema} for name, schema in _INGRESS_BODIES.items()}},
             **shared,
