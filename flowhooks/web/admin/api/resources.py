@@ -259,7 +259,7 @@ class AlertsResource(Resource):
     parameters = (
         Parameter(
             name="all",
-            description="Whether to include recently closed alerts. / 是否同时返回最近已结束的告警。",
+            description="Whether to include recently closed alerts. / 是否同时返回最近已关闭的告警。",
             schema={"type": "boolean", "default": False},
         ),
     )
