@@ -12,10 +12,12 @@ import structlog
 from flowhooks.cli.process import serving
 from flowhooks.cli.process.context import ProcessContext
 from flowhooks.cli.process.core_dumps import disable_core_dumps
+from flowhooks.cli.process.forced_exit import force_exit_later
 from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.sd_notify import ServiceManager
 from flowhooks.cli.process.socket_activation import take_sockets, with_addresses
 from flowhooks.cli.process.supervisor import Supervisor
+from flowhooks.errors import SettingsError
 from flowhooks.observability import logging
 from flowhooks.observability.shared_counts import continue_counts
 from flowhooks.settings import check_processes, check_removed, diff
@@ -93,7 +95,7 @@ def run(
                 environ=environ,
                 configured=inherited.configured,
             )
-            work(settings, context)
+            _work(work, settings, context)
         return
     settings = checked()
     redact = SettingsRedactor(os.environ)
@@ -111,7 +113,7 @@ def run(
             configured={name: getattr(source.load(), name) for name in listeners},
             activated=activated,
         )
-        work(settings, context)
+        _work(work, settings, context)
         return
     sockets = dict(activated)
     for name in (name for name in listeners if name not in activated):
@@ -126,6 +128,15 @@ def run(
         service_manager=service_manager,
     )
     raise SystemExit(supervisor.run())
+
+
+def _work(work: Callable[[Settings, ProcessContext], None], settings: Settings, context: ProcessContext) -> None:
+    """Run the work. If it fails, the process ends even if a plugin has left a thread running."""
+    try:
+        work(settings, context)
+    except Exception as error:
+        force_exit_later(2 if isinstance(error, SettingsError) else 1)
+        raise
 
 
 def _rereader(

@@ -76,20 +76,22 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
     reason = ""
     for _ in range(MAX_TRIES):
         process = pool.acquire(delivery.handler)
-        process.begin_run(delivery)
-        request = {
-            "run": process.runs,
-            "probe": probe,
-            "memory_mib": options.memory_mib,
-            "level": logging.getLogger().level,
-            "event": protocol.from_event(event),
-            "delivery": asdict(delivery),
-        }
         until = time.monotonic() + options.timeout
         try:
+            process.begin_run(delivery)
+            request = {
+                "run": process.runs,
+                "probe": probe,
+                "memory_mib": options.memory_mib,
+                "level": logging.getLogger().level,
+                "event": protocol.from_event(event),
+                "delivery": asdict(delivery),
+            }
             message = protocol.encode_frame(request)
-        except (TypeError, ValueError, RecursionError) as error:
-            pool.discard(process, "crashed")
+        except BaseException as error:
+            pool.discard(process, "crashed")  # otherwise it would stay busy
+            if not isinstance(error, TypeError | ValueError | RecursionError):
+                raise
             raise HandlerProcessUnavailable(
                 "the event cannot be sent to the handler's process: a run_handler wrapper has changed its data "
                 f"({error})"

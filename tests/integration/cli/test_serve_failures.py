@@ -122,3 +122,22 @@ def test_settings_that_cannot_be_used(run, tmp_path, arguments, said):
     assert said in result.stderr
     assert "secret" not in result.stderr
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_failed_start_ends_although_a_plugin_has_left_a_thread(tmp_path, spawn):
+    """The process exits with the code of the error, so that its service manager or supervisor starts it again."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "stays.py").write_text(
+        "import threading\n\nthreading.Thread(target=threading.Event().wait, name='stays').start()\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = ("--database", str(tmp_path / "a.db"), "--plugins-dir", str(tmp_path / "plugins"))
+        process = spawn("serve", "--listen", address, "--admin", "127.0.0.1:0", *options)
+        try:
+            _, err = process.communicate(timeout=WAIT_TIMEOUT)
+        finally:
+            process.kill()
+    assert (process.returncode, "address already in use" in err) == (1, True)
+    assert '"abandoned_threads"' in err
+    assert "stays" in err

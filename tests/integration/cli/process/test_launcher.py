@@ -20,7 +20,7 @@ def test_each_reload_names_a_changed_address(monkeypatch, logged):
         configured = {"listen": "127.0.0.1:1"}
         environ = child_environ({}, 0, {"listen": listener}, control, None, **roles, configured=configured)
         monkeypatch.setenv(SUPERVISOR_VARIABLE, environ[SUPERVISOR_VARIABLE])
-        for name in ("disable_core_dumps", "_configure_logging"):
+        for name in ("disable_core_dumps", "_configure_logging", "force_exit_later"):
             monkeypatch.setattr(launcher, name, lambda *_, **__: None)
         listener.detach()
         control.detach()

@@ -12,6 +12,7 @@ import pytest
 
 from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject, RetryAfter
 from flowhooks.execution.isolation import pool as pool_module
+from flowhooks.execution.isolation import protocol
 from flowhooks.execution.isolation.output_capture import Output
 from flowhooks.execution.isolation.process_handle import HandlerProcess
 from flowhooks.model.delivery import Delivery
@@ -92,6 +93,16 @@ def test_an_event_that_cannot_be_serialised(pool_harness):
         ):
             pool_harness.run("nothing", invocation=invocation, odd=object())
         assert not invocation.entered
+    assert not [process for process in pool_harness.pool._processes if process.busy]
+    assert pool_harness.run("nothing") is None
+
+
+def test_an_error_before_the_request_is_sent_leaves_no_process_busy(pool_harness, monkeypatch):
+    """Memory may be exhausted while the request is made."""
+    with monkeypatch.context() as patch:
+        patch.setattr(protocol, "encode_frame", lambda _request: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            pool_harness.run("nothing")
     assert not [process for process in pool_harness.pool._processes if process.busy]
     assert pool_harness.run("nothing") is None
 
