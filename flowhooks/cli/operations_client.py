@@ -17,7 +17,7 @@ from flowhooks.clock import Clock
 from flowhooks.errors import FlowhooksError, LedgerError, LedgerUnusable, ServerUnreachable, Unavailable
 from flowhooks.ledger import database
 from flowhooks.ledger.lock import Lock, acquire_lock
-from flowhooks.ledger.processes import handlers_run_by, live_processes
+from flowhooks.ledger.processes import handlers_run_by, live_processes, processes_with_pid
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations import registry
 from flowhooks.operations.context import Actor, OperationContext
@@ -49,8 +49,6 @@ ENGINE_TIMEOUT: Final = 3600.0
 
 WAITING: Final = "Waiting for plugin"
 """Start of the message about a plugin that loads slowly."""
-_ANY_AGE: Final = 1e9
-"""Seconds. On SQLite there are no heartbeats: the lock tells which process lives."""
 MAX_USER_CHARS: Final = 100
 """Maximum length of the name of the user who runs a command."""
 
@@ -84,8 +82,7 @@ def live_servers_and_workers(settings: Settings, connection: Connection, holder:
     if database.is_shared(database_url(settings)):
         found = live_processes(connection, heartbeat_timeout=settings.ledger.heartbeat_timeout)
     else:
-        pid = holder.pid if holder else None
-        found = [process for process in live_processes(connection, heartbeat_timeout=_ANY_AGE) if process.pid == pid]
+        found = processes_with_pid(connection, holder.pid) if holder else []
     return [process for process in found if process.kind in {"server", "worker"}]
 
 

@@ -61,6 +61,8 @@ log = get_logger(__name__)
 # A few heartbeats may be missed, or late.
 HEARTBEATS_PER_TIMEOUT: Final = 6
 """Number of heartbeats that a process sends within `ledger.heartbeat_timeout`."""
+_ANY_AGE: Final = 1e9
+"""Seconds: any heartbeat is accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +200,11 @@ def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[
         )
         for row, _ in (repair(row, list(processes.c)) for row in connection.execute(query))
     ]
+
+
+def processes_with_pid(connection: Connection, pid: int) -> list[LiveProcess]:
+    """Return the registered processes with a process id. On SQLite, the lock tells which of them is alive."""
+    return [process for process in live_processes(connection, heartbeat_timeout=_ANY_AGE) if process.pid == pid]
 
 
 def handlers_run_by(live: Iterable[LiveProcess]) -> frozenset[str]:

@@ -145,7 +145,7 @@ def drop_read_only_sessions(engine: Engine) -> None:
     def is_disconnect(error: Any, connection: Any, cursor: Any) -> bool:
         return isinstance(error, psycopg.errors.ReadOnlySqlTransaction) or is_lost(error, connection, cursor)
 
-    engine.dialect.is_disconnect = is_disconnect  # type: ignore[assignment,method-assign]  # as in `install`
+    engine.dialect.is_disconnect = is_disconnect  # type: ignore[assignment,method-assign]  # SQLAlchemy has no setting
 
 
 def keepalive_options(url: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from flowhooks.errors import FlowhooksError, LedgerSchemaTooOld
 from flowhooks.ledger import database, event_fields, required_credentials
 from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
 from flowhooks.ledger.lock import Lock, reject_network_file_system, why_misplaced
-from flowhooks.ledger.processes import handlers_run_by, live_processes
+from flowhooks.ledger.processes import handlers_run_by, processes_with_pid
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.stats import backlog
 from flowhooks.model.event import ParkedBy
@@ -36,8 +36,6 @@ _WAL_BUG_SINCE: Final = (3, 7, 0)
 _MAX_NAMED: Final = 3
 _OLDEST_EVENTS: Final = 100
 """Number of events whose indexed fields are compared with the setting."""
-_ANY_AGE: Final = 1e9
-"""Seconds: any heartbeat is accepted."""
 _NO_SERVER: Final = "; no server runs"
 
 
@@ -159,9 +157,8 @@ class DatabaseCheck:
         self.executed_handlers = handlers_run_by(self.live_processes)
         if self.server is not None:
             with reader.connection() as connection:
-                # Without heartbeats, the lock tells which of the registered processes is alive.
-                registered = live_processes(connection, heartbeat_timeout=_ANY_AGE)
-            if own := [process for process in registered if process.pid == self.server.pid]:
+                own = processes_with_pid(connection, self.server.pid)
+            if own:
                 self.server_handlers = handlers_run_by(own)
 
     def _check_processes(self) -> Iterator[CheckFinding]:
